@@ -1,0 +1,1 @@
+"""koner-stream: Korean named entities for records on Kafka."""

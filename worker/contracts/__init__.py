@@ -1,0 +1,1 @@
+"""Bytes to records and back, held to the JSON Schemas in schemas/."""

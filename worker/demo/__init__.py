@@ -1,0 +1,1 @@
+"""The embedded default: a broker in a wheel and sample records."""

@@ -1,0 +1,1 @@
+"""From texts to entities: models, batching, engines and decoding. Knows no Kafka."""
