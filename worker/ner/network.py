@@ -1,0 +1,207 @@
+"""The tagger as a torch module, and the folder it is kept in."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+FORMAT: Final = "koner-character-tagger/1"
+WEIGHTS: Final = "model.safetensors"
+ONNX_WEIGHTS: Final = "model.int8.onnx"
+_SCALE: Final = ".scale"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelLayer:
+    """One way to label a character: a name and its tags, `O` first, then `B-` and `I-` of each label."""
+
+    name: str
+    tags: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, labels: tuple[str, ...]) -> "LabelLayer":
+        """The layer whose tags are IOB2 over `labels`."""
+        return cls(name, ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")))
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """The transformer over pieces."""
+
+    vocabulary: int  # rows of the embedding table
+    hidden: int
+    layers: int
+    heads: int
+    feed_forward: int
+    positions: int  # the most pieces, `<s>` and `</s>` included
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """The convolutions over characters."""
+
+    width: int
+    characters: int  # rows of the character table, padding and unknown included
+    places_in_piece: int
+    places_in_word: int
+    kernel: int = 3
+
+
+class CharacterTagger(nn.Module):
+    """A label per character and layer, from the pieces that an encoder was trained on.
+
+    Each character sees the state of the piece that covers it, its own embedding and its place in the piece and in the
+    word; two convolutions with a residual mix neighbours, and one linear map per label layer gives the logits.
+    """
+
+    def __init__(
+        self, encoder: EncoderShape, head: HeadShape, layers: tuple[LabelLayer, ...], dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.encoder_shape, self.head_shape, self.layers = encoder, head, layers
+        self.encoder = BertModel(_bert_config(encoder, dropout), add_pooling_layer=False)
+        self.from_piece = nn.Linear(encoder.hidden, head.width)
+        self.character = nn.Embedding(head.characters, head.width, padding_idx=0)
+        self.place_in_piece = nn.Embedding(head.places_in_piece, head.width)
+        self.place_in_word = nn.Embedding(head.places_in_word, head.width)
+        self.norm_in = nn.LayerNorm(head.width)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(head.width, head.width, head.kernel, padding=head.kernel // 2) for _ in range(2)
+        )
+        self.norm_out = nn.LayerNorm(head.width)
+        self.dropout = nn.Dropout(dropout)
+        self.classifiers = nn.ModuleList(nn.Linear(head.width, len(layer.tags)) for layer in layers)
+        for table in (self.character, self.place_in_piece, self.place_in_word):
+            nn.init.normal_(table.weight, std=0.05)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        piece_of: Tensor,
+        characters: Tensor,
+        place_in_piece: Tensor,
+        place_in_word: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Logits [B, C, tags] of each label layer, in their order.
+
+        `input_ids` and `attention_mask` are int64 [B, T], the rest int64 [B, C]. What a text's logits are does not
+        depend on the texts beside it, up to rounding: padded characters (id 0) are silenced before each convolution.
+        """
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        pieces = self.from_piece(states)
+        rows, length, width = pieces.shape
+        starts = torch.arange(rows, device=piece_of.device).unsqueeze(1) * length
+        covering = pieces.reshape(rows * length, width)[piece_of + starts]
+        places = self.place_in_piece(place_in_piece) + self.place_in_word(place_in_word)
+        seen = self.norm_in(covering + self.character(characters) + places)
+        real = (characters != 0).unsqueeze(1).to(seen.dtype)
+        mixed = self.dropout(seen).transpose(1, 2)
+        for convolution in self.convolutions:
+            mixed = nn.functional.gelu(convolution(mixed * real))
+        out = self.dropout(self.norm_out(seen + mixed.transpose(1, 2)))
+        return tuple(classifier(out) for classifier in self.classifiers)
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> "CharacterTagger":
+        """Load a model folder for inference, in float32 on the CPU.
+
+        Raises OSError for a file that isn't there and ValueError for a folder of another format.
+        """
+        folder = Path(path)
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if config.get("format") != FORMAT:
+            raise ValueError(f"{folder / 'config.json'}: format is {config.get('format')!r}, this program reads {FORMAT!r}")
+        layers = tuple(LabelLayer(layer["name"], tuple(layer["tags"])) for layer in config["layers"])
+        model = cls(EncoderShape(**config["encoder"]), HeadShape(**config["head"]), layers)
+        stored = load_file(folder / WEIGHTS)
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in dequantised(stored).items()})
+        return model.eval()
+
+    def save(
+        self, path: str | Path, *, name: str, tokenizer_json: str, characters: str, trained_on: Mapping[str, str]
+    ) -> None:
+        """Write the model folder, all but its ONNX file; big matrices as int8 with a scale per output channel.
+
+        `tokenizer_json` and `characters` are what `CharacterEncoder` reads back. Call `write_revision` once the ONNX
+        file stands beside it. The folder is made if it isn't there.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(quantised({name: value.numpy() for name, value in self.state_dict().items()}), folder / WEIGHTS)
+        (folder / "tokenizer.json").write_text(tokenizer_json, "utf-8")
+        _write_json(folder / "characters.json", {"characters": characters})
+        config = {
+            "format": FORMAT,
+            "name": name,
+            "revision": "",
+            "max_pieces": self.encoder_shape.positions,
+            "encoder": asdict(self.encoder_shape),
+            "head": asdict(self.head_shape),
+            "layers": [{"name": layer.name, "tags": list(layer.tags)} for layer in self.layers],
+            "trained_on": dict(trained_on),
+        }
+        _write_json(folder / "config.json", config)
+        write_revision(folder)
+
+
+def write_revision(folder: Path) -> str:
+    """Set the config's `revision` to the first 12 hex digits of a SHA-256 over the weights files; returns it."""
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, ONNX_WEIGHTS):
+        if (folder / name).exists():
+            digest.update((folder / name).read_bytes())
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["revision"] = digest.hexdigest()[:12]
+    _write_json(folder / "config.json", config)
+    return cast(str, config["revision"])
+
+
+def quantised(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Matrices as int8 `NAME` and float32 `NAME.scale` [rows, 1] (the row's largest weight / 127); the rest as it is."""
+    stored: dict[str, NDArray[Any]] = {}
+    for name, value in weights.items():
+        if value.ndim != 2:
+            stored[name] = np.ascontiguousarray(value)
+            continue
+        largest = np.abs(value).max(axis=1, keepdims=True)
+        scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+        stored[name] = np.rint(value / scale).astype(np.int8)
+        stored[name + _SCALE] = scale
+    return stored
+
+
+def dequantised(stored: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The weights that `quantised` was given, up to half a step of each row's scale."""
+    return {
+        name: value.astype(np.float32) * stored[name + _SCALE] if value.dtype == np.int8 else value
+        for name, value in stored.items()
+        if not name.endswith(_SCALE)
+    }
+
+
+def _bert_config(shape: EncoderShape, dropout: float) -> BertConfig:
+    return BertConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.feed_forward,
+        max_position_embeddings=shape.positions,
+        pad_token_id=1,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=0.0,  # dropout inside attention would cost the fused kernel on the CPU
+    )
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
