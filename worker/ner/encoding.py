@@ -145,12 +145,14 @@ class CharacterEncoder:
         opening = first_piece[unmarked]
         hidden_marks[opening] = 1
         lengths[opening] -= 1
-        # An unknown piece may cover any number of characters; only the tokenizer's offsets tell.
+        # An unknown piece may cover any number of characters; only the tokenizer's offsets tell. Their begins do: a
+        # hidden mark that is a piece of its own is said to cover the first letter, as the piece after it does.
         unknown = np.flatnonzero(pieces == self._unknown_piece)
         for row in np.unique(np.searchsorted(first_piece, unknown, side="right") - 1):
             start = int(first_piece[row])
             offsets = self._tokenizer.encode(texts[row], add_special_tokens=False).offsets
-            lengths[start : start + int(pieces_in[row])] = [end - begin for begin, end in offsets]
+            begins = [begin for begin, _ in offsets]
+            lengths[start : start + int(pieces_in[row])] = np.diff([*begins, len(texts[row])])
         return lengths, hidden_marks
 
 
