@@ -1,7 +1,6 @@
 """The rooms of `worker/` import each other in one direction only, and each keeps to its own libraries."""
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -182,7 +181,5 @@ def test_the_worker_starts_without_the_torch_extra_loaded() -> None:
         "import sys, worker.app, worker.cli, worker.ner.loading\n"
         "print(sorted({'torch', 'transformers', 'onnx'} & sys.modules.keys()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, env=dict(os.environ)
-    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
