@@ -1,0 +1,177 @@
+"""Where records come from: one consumer over all input topics, bounded in what it lets in flight.
+
+Guarantees: partitions are read in offset order; what is fetched and not acknowledged never exceeds the bounds by more
+than one fetch of each partition; after a rebalance nothing of an old assignment is handed on or committed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from worker.observe.metrics import Metrics
+from worker.settings import Settings, Source
+from worker.stream.connection import client_options
+from worker.stream.work import Partition
+
+log = logging.getLogger(__name__)
+
+RECORDS_A_POLL = 500
+POLL_MILLISECONDS = 200
+PASS_OVER_SECONDS = 1.0
+FETCH_BYTES = 256 * 1024  # a partition's fetch; what a pause throws away and fetches again
+
+
+class LaneBound:
+    """What one lane has in flight, against its share of the bounds; it reopens at half of them."""
+
+    def __init__(self, records: int, size: int) -> None:
+        self._most_records, self._most_bytes = max(records, 1), max(size, 1)
+        self.records = 0
+        self.bytes = 0
+        self.closed = False
+
+    def add(self, records: int, size: int) -> None:
+        """Count what came in (or, negative, what went out)."""
+        self.records += records
+        self.bytes += size
+        if self.records >= self._most_records or self.bytes >= self._most_bytes:
+            self.closed = True
+        elif self.closed and self.records <= self._most_records // 2 and self.bytes <= self._most_bytes // 2:
+            self.closed = False
+
+
+class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Reads the assigned partitions and hands their records on.
+
+    `on_records(partition, records)` gets what was fetched. Before partitions are given up, `drain` is awaited, and
+    `on_forgotten` is called for each afterwards.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        on_records: Callable[[Partition, Sequence[Any]], None],
+        drain: Callable[[], Awaitable[None]],
+        on_forgotten: Callable[[Partition], None],
+    ) -> None:
+        self._metrics = metrics
+        self._sources: dict[str, Source] = {source.topic: source for source in settings.sources}
+        self._on_records = on_records
+        self._drain = drain
+        self._on_forgotten = on_forgotten
+        self._stopping = False
+        self._next_pass_over = 0.0
+        lanes: set[str] = {source.lane for source in settings.sources}
+        self.bounds = {
+            lane: LaneBound(settings.max_in_flight_records // len(lanes), settings.max_in_flight_bytes // len(lanes))
+            for lane in lanes
+        }
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.assigned = asyncio.Event()
+        session_ms = int(settings.session_timeout_seconds * 1000)
+        self.consumer = AIOKafkaConsumer(
+            **client_options(settings),
+            group_id=settings.group,
+            group_instance_id=settings.group_instance_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=max(session_ms // 10, 100),
+            rebalance_timeout_ms=int((settings.grace_seconds + settings.session_timeout_seconds) * 1000),
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=POLL_MILLISECONDS,
+        )
+
+    async def start(self) -> None:
+        """Connect and join the group. Raises aiokafka's errors where the broker cannot be reached."""
+        await self.consumer.start()
+        self.consumer.subscribe(list(self._sources), listener=self)
+
+    async def run(self) -> None:
+        """Fetch until `stop`, pausing partitions whose lane is full. Raises what the consumer raises."""
+        while not self._stopping:
+            self._pause_full_lanes()
+            fetched = await self.consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
+            # Whose records these are is settled before anything else runs: a rebalance may come between two partitions.
+            owned = [(self.partitions[tp], records) for tp, records in fetched.items() if tp in self.partitions]
+            for partition, records in owned:
+                if not partition.forgotten:
+                    self._on_records(partition, records)
+                    await asyncio.sleep(0)  # a large fetch must not hold up the loop
+            await self._pass_over_markers()
+
+    def stop_fetching(self) -> None:
+        """Let `run` return after the poll under way."""
+        self._stopping = True
+
+    def release(self, lane: str, records: int, size: int) -> None:
+        """Note that records left the flight, and fetch their lane again if that makes room."""
+        bound = self.bounds[lane]
+        was_closed = bound.closed
+        bound.add(-records, -size)
+        if was_closed and not bound.closed and not self._stopping:
+            self._resume(lane)
+
+    async def leave(self) -> None:
+        """Leave the group and disconnect."""
+        self._stopping = True
+        await self.consumer.stop()
+
+    # Called by the consumer during a rebalance.
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Finish what can be finished, then forget the partitions."""
+        if self.partitions:
+            await self._drain()
+        for partition in self.partitions.values():
+            partition.forgotten = True
+            self._on_forgotten(partition)
+        self.partitions.clear()
+        self.assigned.clear()
+        self._metrics.assigned_partitions.set(0)
+        self._metrics.consumer_lag.clear()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Start on new partitions, each with a checkpoint of its own."""
+        self.partitions = {tp: Partition(tp, self._sources[tp.topic]) for tp in assigned}
+        self.assigned.set()
+        self._metrics.rebalances.inc()
+        self._metrics.assigned_partitions.set(len(self.partitions))
+        log.info("assigned %d partitions", len(self.partitions))
+
+    async def _pass_over_markers(self) -> None:
+        """Follow the consumer past a transaction's markers, which are offsets without a record.
+
+        Only here, in the one coroutine that fetches, is it certain that everything before the position was handed on.
+        """
+        if monotonic() < self._next_pass_over:
+            return
+        self._next_pass_over = monotonic() + PASS_OVER_SECONDS
+        for topic_partition, partition in list(self.partitions.items()):
+            checkpoint = partition.checkpoint
+            if checkpoint.position is not None and not checkpoint.unfinished:
+                position = await self.consumer.position(topic_partition)
+                if not partition.forgotten:
+                    checkpoint.pass_over(position)
+
+    def _pause_full_lanes(self) -> None:
+        paused = self.consumer.paused()
+        full = {tp for tp, partition in self.partitions.items() if self.bounds[partition.source.lane].closed}
+        if full - paused:
+            self.consumer.pause(*(full - paused))
+        self._metrics.paused_partitions.set(len(full))
+
+    def _resume(self, lane: str) -> None:
+        paused = self.consumer.paused()
+        lane_partitions = {tp for tp, partition in self.partitions.items() if partition.source.lane == lane}
+        if paused & lane_partitions:
+            self.consumer.resume(*(paused & lane_partitions))
