@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     sources: tuple[Source, ...] = Field(DEFAULT_SOURCES, min_length=1, description="input topics ([[sources]])")
     dead_letter_topic: str = Field("enriched.dead-letters", min_length=1, description="topic of refused records")
     commit_interval_seconds: float = Field(1.0, gt=0, description="time between commits of offsets")
+    group_instance_id: str | None = Field(
+        None, min_length=1, description="this worker's own name in the group: a restart then moves no partitions"
+    )
     session_timeout_seconds: float = Field(30.0, gt=0, description="silence after which the group drops this worker")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         "lz4", description="compression of produced batches"
@@ -65,9 +68,10 @@ class Settings(BaseSettings):
 
     # Bounds
     max_in_flight_bytes: int = Field(64 * 1024 * 1024, gt=0, description="bytes of raw records between fetch and ack")
-    max_in_flight_records: int = Field(20_000, gt=0, description="records between fetch and acknowledgement")
+    max_in_flight_records: int = Field(4_000, gt=0, description="records between fetch and acknowledgement")
     max_text_chars: int = Field(20_000, gt=0, description="longest text accepted, in code points")
-    grace_seconds: float = Field(25.0, ge=0, description="time to finish what is in flight at SIGTERM or a rebalance")
+    grace_seconds: float = Field(25.0, ge=0, description="time to finish what is in flight at SIGTERM")
+    drain_seconds: float = Field(5.0, ge=0, description="time to finish what is in flight when partitions move")
     engine_deadline_seconds: float = Field(120.0, gt=0, description="a batch that takes longer fails /health")
 
     # Model
@@ -85,6 +89,7 @@ class Settings(BaseSettings):
     # Host
     web_host: str = Field("127.0.0.1", description="address the pages are served on")
     web_port: int = Field(6066, ge=0, le=65535, description="port of /, /metrics, /health and /ready")
+    live_records: bool = Field(True, description="the page at / shows the last enriched records, people's words")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text on a terminal, JSON lines elsewhere")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
 
