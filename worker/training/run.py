@@ -1,0 +1,110 @@
+"""`koner train`: from a recipe to a model folder."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from worker.ner.network import write_revision
+from worker.training.evaluation import SpanScores, evaluate
+from worker.training.export import export_onnx, onnx_forward
+from worker.training.gather import TrainingData, character_table, gather
+from worker.training.labels import LAYERS
+from worker.training.loop import Step, Trainer
+from worker.training.recipe import Recipe, read_recipe
+from worker.training.start import Start, start
+from worker.training.tagging import Forward, predictor, torch_forward
+
+log = logging.getLogger(__name__)
+RUN_FOLDER: Final = "run"  # inside `out`: the checkpoint and the scores along the way
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run made: the folder, and micro F1 of the eleven labels on the sentences kept aside."""
+
+    folder: Path
+    revision: str
+    f1: float
+    f1_int8: float
+
+
+def train(
+    recipe: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    base: Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Step], None] = lambda step: None,
+) -> Trained:
+    """Train by `recipe` and write the model folder `out`; `out/run` keeps the checkpoint that `resume` takes up.
+
+    `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. Raises OSError for
+    a file that isn't there, ValueError for a wrong recipe or wheel, and FileExistsError if `out` holds a run and
+    `resume` is False.
+    """
+    plan = read_recipe(recipe)
+    run = out / RUN_FOLDER
+    if run.exists() and not resume:
+        raise FileExistsError(f"{run}: holds an earlier run; take it up with --resume, or choose another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    gathered = gather(data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed)
+    log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
+    wheel = base or (recipe.parent / plan.model.base if plan.model.base else None)
+    begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
+    log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
+    _fit(plan, begun, gathered, run, resume, progress)
+    return _write(plan, begun, gathered, out)
+
+
+def _fit(
+    plan: Recipe, begun: Start, gathered: TrainingData, run: Path, resume: bool, progress: Callable[[Step], None]
+) -> None:
+    if torch.cuda.is_available():
+        begun.model.cuda()
+    trainer = Trainer(
+        begun.model,
+        begun.encoder,
+        lambda number: gathered.examples(plan.data, plan.loop.seed + number),
+        plan.loop,
+        plan.noise,
+    )
+    if resume and trainer.resume(run):
+        log.info("taking up the checkpoint in %s", run)
+
+    def after_pass(number: int) -> None:
+        scores = _score(torch_forward(begun.model), begun, gathered)
+        log.info("pass %d: F1 %.4f micro, %.4f macro on dev_a's kept-aside sentences", number + 1, *_both(scores))
+        with (run / "scores.jsonl").open("a", encoding="utf-8") as lines:
+            by_type = {label: round(score.f1, 4) for label, score in scores.by_type.items()}
+            print(json.dumps({"pass": number + 1, "micro": scores.micro.f1, "by_type": by_type}), file=lines)
+
+    trainer.fit(run, progress, after_pass)
+    begun.model.cpu()
+
+
+def _write(plan: Recipe, begun: Start, gathered: TrainingData, out: Path) -> Trained:
+    hashes = {"recipe": plan.sha256, **{f"data/{name}": digest for name, digest in gathered.hashes.items()}}
+    begun.model.save(
+        out, name=plan.name, tokenizer_json=begun.tokenizer_json, characters=begun.characters, trained_on=hashes
+    )
+    export_onnx(out)
+    revision = write_revision(out)
+    scores = _score(torch_forward(begun.model), begun, gathered)
+    scores_int8 = _score(onnx_forward(out), begun, gathered)
+    log.info("F1 %.4f micro, int8 %.4f", scores.micro.f1, scores_int8.micro.f1)
+    return Trained(out, revision, scores.micro.f1, scores_int8.micro.f1)
+
+
+def _score(forward: Forward, begun: Start, gathered: TrainingData) -> SpanScores:
+    pairs = [(sentence.text, sentence.fine or ()) for sentence in gathered.kept_aside]
+    return evaluate(predictor(forward, begun.encoder, LAYERS, 0), pairs)
+
+
+def _both(scores: SpanScores) -> tuple[float, float]:
+    return scores.micro.f1, scores.macro_f1
