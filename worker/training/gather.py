@@ -12,7 +12,7 @@ from worker.training.examples import Example, example_of
 from worker.training.projection import Forms, count_occurrences, project_all, read_forms
 from worker.training.queries import QueryWords, gather_words, make_queries
 from worker.training.recipe import DataRecipe
-from worker.training.unmarked import multiconer_example, without_entities
+from worker.training.unmarked import count_words, multiconer_example, titles_of, unmarked_example, without_entities
 
 _TRAIN: Final = "klue_ner_train.jsonl"
 _DEV: Final = "klue_ner_dev_a.jsonl"
@@ -30,8 +30,8 @@ class TrainingData:
     """What every pass shows, what each pass draws from, and the sentences kept aside."""
 
     always: tuple[Example, ...]
-    reviews: tuple[Sentence, ...]
-    utterances: tuple[Sentence, ...]
+    reviews: tuple[Example, ...]
+    utterances: tuple[Example, ...]
     multiconer: tuple[Example, ...]
     words: QueryWords
     kept_aside: tuple[Sentence, ...]
@@ -42,12 +42,11 @@ class TrainingData:
         """The examples of one pass; the same for the same seed."""
         random = Random(seed)
         drawn = [
-            *make_queries(self.words, recipe.queries, random),
             *random.sample(self.reviews, min(recipe.reviews, len(self.reviews))),
             *random.sample(self.utterances, min(recipe.utterances, len(self.utterances))),
+            *random.sample(self.multiconer, min(recipe.multiconer, len(self.multiconer))),
         ]
-        multiconer = random.sample(self.multiconer, min(recipe.multiconer, len(self.multiconer)))
-        return [*self.always, *map(example_of, drawn), *multiconer]
+        return [*self.always, *map(example_of, make_queries(self.words, recipe.queries, random)), *drawn]
 
 
 def gather(folder: Path, recipe: DataRecipe, seed: int) -> TrainingData:
@@ -67,13 +66,17 @@ def gather(folder: Path, recipe: DataRecipe, seed: int) -> TrainingData:
     gold = [sentence for index, sentence in enumerate(with_fine) if index not in aside]
     multiconer = read_multiconer(folder / _MULTICONER)
     reviews, utterances = read_reviews(folder / _REVIEWS), read_lines(folder / _UTTERANCES)
-    words = gather_words(forms, multiconer)
+    titles = titles_of(multiconer)
+    words = gather_words(forms, multiconer, titles)
+    seen = count_words([*reviews, *utterances])
     names = [name for found in words.by_hand.values() for name in found]
+    plain_reviews = without_entities(reviews, forms, names, recipe.reviews * _POOL, random)
+    plain_utterances = without_entities(utterances, forms, names, recipe.utterances * _POOL, random)
     return TrainingData(
         always=tuple(map(example_of, [*project_all(train, forms), *gold * recipe.gold_copies])),
-        reviews=tuple(without_entities(reviews, forms, names, recipe.reviews * _POOL, random)),
-        utterances=tuple(without_entities(utterances, forms, names, recipe.utterances * _POOL, random)),
-        multiconer=tuple(multiconer_example(sentence, forms) for sentence in multiconer),
+        reviews=tuple(unmarked_example(sentence, seen) for sentence in plain_reviews),
+        utterances=tuple(unmarked_example(sentence, seen) for sentence in plain_utterances),
+        multiconer=tuple(multiconer_example(sentence, forms, titles) for sentence in multiconer),
         words=words,
         kept_aside=tuple(with_fine[index] for index in kept_aside),
         texts=_vocabulary_texts(train, dev, multiconer, reviews, utterances),

@@ -11,9 +11,11 @@ from worker.training.labels import LabelledSpan, fold
 
 NOTHING: Final = ""  # a form whose fine label folds into none of the eleven; it still hides the forms inside it
 _FEWEST: Final = 0.4  # of its occurrences that a form must have been labelled in
+_FEWEST_ALONE: Final = 0.6  # where KLUE's annotators marked nothing, though they mark such types
 _FEWEST_AGREEING: Final = 0.02  # where KLUE's own annotators marked the very same characters
 _SAME: Final = {"PS": {"PER"}, "LC": {"LOC"}, "OG": {"ORG"}, "DT": {"DATE"}, "TI": {"TIME"}}
 _SAME_QUANTITY: Final = {"QUANTITY", "MONEY", "PERCENT"}
+_MARKED_BY_KLUE: Final = {"PER", "LOC", "ORG", "DATE", "TIME", "QUANTITY", "MONEY", "PERCENT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,17 @@ def project(text: str, forms: Forms, klue: Sequence[LabelledSpan] = ()) -> list[
     Where a KLUE span covers the same characters, its type picks among the form's labels and little evidence is enough;
     a form never begins inside a word unless a KLUE span begins there too.
     """
-    gold = {span.start: span for span in klue}
+    begins = {span.start for span in klue}
     spans = []
     at = 0
     while at < len(text):
         step = 1
-        if begins_word(text, at) or at in gold:
+        if begins_word(text, at) or at in begins:
             for length in range(min(forms.longest, len(text) - at), 0, -1):
                 form = text[at : at + length]
                 if form not in forms.counts:
                     continue
-                label = _label(text, at, form, forms, gold.get(at))
+                label = _label(text, at, form, forms, klue)
                 if label is not None:
                     if label != NOTHING:
                         spans.append(LabelledSpan(at, at + length, label))
@@ -88,20 +90,25 @@ def begins_word(text: str, at: int) -> bool:
     return at == 0 or not text[at - 1].isalnum()
 
 
-def _label(text: str, at: int, form: str, forms: Forms, gold: LabelledSpan | None) -> str | None:
+def _label(text: str, at: int, form: str, forms: Forms, klue: Sequence[LabelledSpan]) -> str | None:
+    end = at + len(form)
+    if form[-1].isdigit() and text[end : end + 1].isdigit():
+        return None
     labels = forms.counts[form]
-    if gold is not None and gold.end == at + len(form):
-        same = _SAME.get(gold.label, _SAME_QUANTITY)
+    beside = [span for span in klue if span.start < end and at < span.end]
+    for span in beside:
+        same = _SAME.get(span.label, _SAME_QUANTITY)
         fitting = [label for label in labels if label in same]
-        if fitting:
+        if (span.start, span.end) == (at, end) and fitting:
             best = max(fitting, key=lambda label: labels[label])
             if forms.share(form, best) >= _FEWEST_AGREEING:
                 return best
     best = max(labels, key=lambda label: labels[label])
     fewest = _FEWEST
+    if best in _MARKED_BY_KLUE and klue and not beside:
+        fewest = _FEWEST_ALONE
     if len(form) == 1:
-        end = at + 1
-        fewest = 0.5 if end == len(text) or not text[end].isalnum() else 0.7
+        fewest = 0.7 if text[end : end + 1].isalnum() else 0.5
     return best if forms.share(form, best) >= fewest else None
 
 

@@ -1,7 +1,7 @@
 """Synthetic search queries: names, titles, places and amounts put together as people type them, labelled as they are made."""
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.resources import files
 from random import Random
@@ -116,8 +116,11 @@ class QueryWords:
     syllables: str  # of given names, as often as they occur
 
 
-def gather_words(forms: Forms, tagged: Iterable[Sentence]) -> QueryWords:
-    """Names out of the projected forms that mostly carry one label, and out of other tagged sentences."""
+def gather_words(forms: Forms, tagged: Iterable[Sentence], titles: Set[str]) -> QueryWords:
+    """Names out of the projected forms that mostly carry one label, and out of other tagged sentences.
+
+    Of the works in those, only `titles` count.
+    """
     table = tomllib.loads((files("worker.training") / "query_words.toml").read_text("utf-8"))
     unmarked = {word for words in table["words"].values() for word in words}
     names: dict[str, set[str]] = {label: set() for label in _NAMED}
@@ -128,7 +131,8 @@ def gather_words(forms: Forms, tagged: Iterable[Sentence]) -> QueryWords:
     for sentence in tagged:
         for span in sentence.fine or ():
             form = sentence.text[span.start : span.end]
-            if span.label in ("PER", "WORK", "ORG") and 2 <= len(form) <= 14 and form not in unmarked:
+            wanted = span.label in ("PER", "ORG") or (span.label == "WORK" and form in titles)
+            if wanted and 2 <= len(form) <= 14 and form not in unmarked:
                 names[span.label].add(form)
     korean = [n for n in sorted(names["PER"]) if len(n) == 3 and n[0] in _SURNAMES and all("가" <= c <= "힣" for c in n)]
     return QueryWords(

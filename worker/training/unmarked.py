@@ -1,7 +1,8 @@
 """Text that holds no entity, so that plain nouns stay plain; and what MultiCoNER's tags can't be trusted with."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Sequence, Set
 from random import Random
 from typing import Final
 
@@ -10,9 +11,13 @@ from worker.training.examples import Example, example_of
 from worker.training.labels import LabelledSpan
 from worker.training.projection import NOTHING, Forms, begins_word, project
 
-_SUSPECT: Final = re.compile(r"[0-9A-Za-z'\"‘’“”<>《》「」]|감독|주연|배우|출연|연기자|[가-힣]씨|[가-힣]{2}님|오빠|누나|언니|시리즈")
+_SUSPECT: Final = re.compile(
+    r"[0-9A-Za-z'\"‘’“”<>《》「」]|감독|주연|배우|출연|연기자|[가-힣]씨|[가-힣]{2}님|오빠|누나|언니|시리즈"
+    r"|[일이삼사오육칠팔구십]월|요일|[한두세네]\s?시|시간|달러|만원|점심|저녁|아침|오늘|내일|주말"
+)
 _KNOWN_SHARE: Final = 0.1
-_CLOSED_LABELS: Final = ("DATE", "TIME", "MONEY", "PERCENT", "EVENT", "QUANTITY")
+_RARE: Final = 4  # a word seen less often may be a name that no list knows
+_TITLE: Final = re.compile(r"[《〈「]\s*(.+?)\s*[》〉」]")
 
 
 def without_entities(texts: Sequence[str], forms: Forms, names: Sequence[str], count: int, random: Random) -> list[Sentence]:
@@ -31,28 +36,52 @@ def without_entities(texts: Sequence[str], forms: Forms, names: Sequence[str], c
     return found
 
 
-def multiconer_example(sentence: Sentence, forms: Forms) -> Example:
+def unmarked_example(sentence: Sentence, words: Counter[str]) -> Example:
+    """A text without known entities, all `O`; its rare words, which may be names, are left out of the loss."""
+    rare = [
+        LabelledSpan(found.start(), found.end(), "")
+        for found in re.finditer(r"\S+", sentence.text)
+        if words[bare(found.group())] < _RARE
+    ]
+    return example_of(sentence, rare)
+
+
+def count_words(texts: Sequence[str]) -> Counter[str]:
+    """How often each word stands in the texts, without the signs around it."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(bare(word) for word in text.split())
+    return counts
+
+
+def bare(word: str) -> str:
+    """The word without the punctuation and the lone jamo around it; ㅋㅋ alone is the empty string."""
+    return word.strip(".,!?~^;:-_*♥♡… ㅋㅎㅠㅜㅡ")
+
+
+def titles_of(sentences: Sequence[Sentence]) -> set[str]:
+    """What stands in title brackets somewhere: MultiCoNER's other creative works are mostly kinds of things."""
+    return {found.group(1) for sentence in sentences for found in _TITLE.finditer(sentence.text)}
+
+
+def multiconer_example(sentence: Sentence, forms: Forms, titles: Set[str]) -> Example:
     """A MultiCoNER sentence in the fine layer, with doubtful characters left out of the loss.
 
-    Its products are mostly plain nouns, so only those with a digit or a Latin letter count. Dates and amounts, which it
-    doesn't tag, come from the projected forms; other known entities that it left untagged, and words with digits, are
-    left out of the loss.
+    Products count only with a digit or a Latin letter, and works only where they stand in brackets somewhere, since the
+    others are mostly plain nouns. Dates, amounts and known entities that it left untagged are left out of the loss.
     """
     text = sentence.text
     kept, masked = [], []
     for span in sentence.fine or ():
         form = text[span.start : span.end]
         plain_product = span.label == "PRODUCT" and not re.search(r"[0-9a-z]", form)
+        plain_work = span.label == "WORK" and form not in titles
         often_plain = forms.occurrences.get(form, 0) >= 3 and forms.share(form, span.label) < 0.3
-        (masked if plain_product or often_plain else kept).append(span)
-    taken = [*kept, *masked]
-    for span in project(text, forms):
-        if all(span.end <= other.start or other.end <= span.start for other in taken):
-            (kept if span.label in _CLOSED_LABELS else masked).append(span)
-            taken.append(span)
-    for word in re.finditer(r"\S*[0-9]\S*", text):
-        if all(word.end() <= other.start or other.end <= word.start() for other in taken):
-            masked.append(LabelledSpan(word.start(), word.end(), ""))
+        (masked if plain_product or plain_work or often_plain else kept).append(span)
+    digits = [LabelledSpan(word.start(), word.end(), "") for word in re.finditer(r"\S*[0-9]\S*", text)]
+    for span in [*project(text, forms), *digits]:
+        if all(span.end <= other.start or other.end <= span.start for other in kept):
+            masked.append(span)
     return example_of(Sentence(text, tuple(sorted(kept)), None), masked)
 
 
