@@ -1,4 +1,4 @@
-"""Text to the arrays that the tagger reads: pieces for its encoder, characters for its head. Numpy and tokenizers only."""
+"""Text to the arrays that the tagger reads: pieces for its encoder, characters for its head. Knows no torch."""
 
 import json
 import unicodedata
@@ -18,13 +18,6 @@ PADDING: Final = 0
 UNKNOWN: Final = 1
 WORD_MARK: Final = "▁"
 _CODE_POINTS: Final = 0x110000
-
-# The pre-tokeniser knows only U+0020; every other white space stands for one, so that lengths stay the same.
-_WHITE_SPACE: Final = {
-    code: " "
-    for code in range(0x3001)
-    if code != 0x20 and (chr(code).isspace() or unicodedata.category(chr(code)) == "Zs")
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +44,7 @@ class CharacterEncoder:
         Raises ValueError if the tokenizer lacks one of `<s>`, `<pad>`, `</s>` and `<unk>`.
         """
         self._tokenizer = tokenizer
+        self._spelled = _spelled()
         self._last_place_in_piece = places_in_piece - 1
         self._last_place_in_word = places_in_word - 1
         vocabulary = tokenizer.get_vocab()
@@ -82,7 +76,7 @@ class CharacterEncoder:
         """Encode each text, without a limit on its length: windows are the caller's."""
         if not texts:
             return []
-        plain = [text.translate(_WHITE_SPACE) for text in texts]
+        plain = [text.translate(self._spelled) for text in texts]
         ids = [found.ids for found in self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)]
         pieces_in = np.fromiter(map(len, ids), np.int64, len(ids))
         characters_in = np.fromiter(map(len, plain), np.int64, len(plain))
@@ -94,11 +88,11 @@ class CharacterEncoder:
         lengths, hidden_marks = self._lengths(plain, pieces, first_piece, pieces_in)
         local_piece = _count_up(pieces_in) + 1  # 0 is <s>
         piece_of = np.repeat(local_piece, lengths).astype(np.int32)
-        place_in_piece = _count_up(lengths) + np.repeat(hidden_marks, lengths)
-        place_in_word = _places_in_words(codes == 0x20, first_character[characters_in > 0])
         characters = self._character_ids[codes]
-        np.minimum(place_in_piece, self._last_place_in_piece, out=place_in_piece)
-        np.minimum(place_in_word, self._last_place_in_word, out=place_in_word)
+        in_pieces = _count_up(lengths) + np.repeat(hidden_marks, lengths)
+        in_words = _places_in_words(codes == 0x20, first_character[characters_in > 0])
+        place_in_piece = np.minimum(in_pieces, self._last_place_in_piece).astype(np.int32)
+        place_in_word = np.minimum(in_words, self._last_place_in_word).astype(np.int32)
 
         framed = np.empty(len(pieces) + 2 * len(ids), np.int32)
         first_framed = first_piece + 2 * np.arange(len(ids))
@@ -107,7 +101,6 @@ class CharacterEncoder:
         framed[np.arange(len(pieces)) + np.repeat(2 * np.arange(len(ids)) + 1, pieces_in)] = pieces
 
         encodings = []
-        place_in_piece, place_in_word = place_in_piece.astype(np.int32), place_in_word.astype(np.int32)
         bounds = zip(
             first_framed.tolist(), pieces_in.tolist(), first_character.tolist(), characters_in.tolist(), strict=True
         )
@@ -154,6 +147,22 @@ class CharacterEncoder:
             begins = [begin for begin, _ in offsets]
             lengths[start : start + int(pieces_in[row])] = np.diff([*begins, len(texts[row])])
         return lengths, hidden_marks
+
+
+def _spelled() -> dict[int, str]:
+    """What the tokenizer would not know, spelled as it knows it, a code point for a code point.
+
+    Its pre-tokeniser splits at U+0020 alone, and a jamo that stands alone is in the vocabulary as it is typed (ㅋ),
+    not as NFKC has it.
+    """
+    below = range(0x3001)  # no white space lies above
+    white = (code for code in below if chr(code).isspace() or unicodedata.category(chr(code)) == "Zs")
+    spelled = {code: " " for code in white if code != 0x20}
+    for code in range(0x3131, 0x318F):
+        conjoining = unicodedata.normalize("NFKC", chr(code))
+        if len(conjoining) == 1:
+            spelled[ord(conjoining)] = chr(code)
+    return spelled
 
 
 def _count_up(lengths: Int64) -> Int64:

@@ -68,7 +68,8 @@ class CharacterTagger(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder_shape, self.head_shape, self.layers = encoder, head, layers
-        self.encoder = BertModel(_bert_config(encoder, dropout), add_pooling_layer=False)
+        bert = cast(type[Any], BertModel)  # its constructor carries no types
+        self.encoder = bert(_bert_config(encoder, dropout), add_pooling_layer=False)
         self.from_piece = nn.Linear(encoder.hidden, head.width)
         self.character = nn.Embedding(head.characters, head.width, padding_idx=0)
         self.place_in_piece = nn.Embedding(head.places_in_piece, head.width)
@@ -120,7 +121,7 @@ class CharacterTagger(nn.Module):
         folder = Path(path)
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config.get("format") != FORMAT:
-            raise ValueError(f"{folder / 'config.json'}: format is {config.get('format')!r}, this program reads {FORMAT!r}")
+            raise ValueError(f"{folder / 'config.json'}: format is {config.get('format')!r}, not {FORMAT!r}")
         layers = tuple(LabelLayer(layer["name"], tuple(layer["tags"])) for layer in config["layers"])
         model = cls(EncoderShape(**config["encoder"]), HeadShape(**config["head"]), layers)
         stored = load_file(folder / WEIGHTS)
@@ -167,7 +168,7 @@ def write_revision(folder: Path) -> str:
 
 
 def quantised(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Matrices as int8 `NAME` and float32 `NAME.scale` [rows, 1] (the row's largest weight / 127); the rest as it is."""
+    """Matrices as int8 `NAME` and float32 `NAME.scale` [rows, 1] (a row's largest weight / 127); the rest as it is."""
     stored: dict[str, NDArray[Any]] = {}
     for name, value in weights.items():
         if value.ndim != 2:

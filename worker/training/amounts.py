@@ -1,9 +1,16 @@
 """Dates, times, sums, shares and counts as people type them into a search box."""
 
 from random import Random
+from typing import Final
 
-_NUMERALS = ("한", "두", "세", "네", "다섯", "여섯", "일곱", "여덟", "아홉", "열", "열두")
-_COUNTERS = ("명", "편", "개", "권", "번", "마리", "잔", "장", "인용", "회", "화", "부작", "위", "인치", "키로", "kg", "g", "ml", "리터", "평", "기가", "GB", "cm", "대", "켤레")
+_NUMERALS: Final = ("한", "두", "세", "네", "다섯", "여섯", "일곱", "여덟", "아홉", "열", "열두")
+_COUNTERS: Final = "명 편 개 권 번 마리 잔 장 인용 회 화 부작 위 인치 키로 kg g ml 리터 평 기가 GB cm 대 켤레"
+_DAYS: Final = (
+    "오늘|내일|어제|모레|이번주|이번 주말|주말|다음주|다음 주|지난주|이번달|다음달|올해|작년|내년|재작년|금요일|토요일|"
+    "일요일|월요일|이번주 토요일|다음주 금요일|크리스마스|추석|설날|설 연휴|추석 연휴|"
+    "여름방학|겨울방학|올 여름|올여름|지난달|연말|한글날|발렌타인데이|조선시대|일제강점기|고려시대|5월 5일|세기말|21세기|19세기|70년대 후반|2000년대 초반"
+)
+_SUMS: Final = "만원|천원|오천원|삼만원|백만원|십만원|이만원|1억|100억|천만원|5백원|10만|100만원"
 
 
 def date(random: Random) -> str:
@@ -21,15 +28,8 @@ def date(random: Random) -> str:
         lambda: f"{year}년 {month}월",
         lambda: f"{year}년 {random.choice(('상반기', '하반기', '여름', '겨울', '가을', '봄'))}",
         lambda: f"{random.randint(2, 10)}년 전",
-        lambda: random.choice(
-            (
-                "오늘", "내일", "어제", "모레", "이번주", "이번 주말", "주말", "다음주", "다음 주", "지난주", "이번달", "다음달", "올해", "작년", "내년",
-                "재작년", "금요일", "토요일", "일요일", "월요일", "이번주 토요일", "다음주 금요일", "크리스마스", "추석", "설날", "설 연휴", "추석 연휴",
-                "여름방학", "겨울방학", "올 여름", "올여름", "지난달", "연말", "한글날", "발렌타인데이", "조선시대", "일제강점기", "고려시대", "5월 5일",
-                "세기말", "21세기", "19세기", "70년대 후반", "2000년대 초반",
-            )
-        ),
-    )  # fmt: skip
+        lambda: random.choice(_DAYS.split("|")),
+    )
     return random.choice(shapes)()
 
 
@@ -63,7 +63,7 @@ def money(random: Random) -> str:
         lambda: f"{random.randint(10, 99)}000원",
         lambda: f"{random.randint(10, 200)}달러",
         lambda: f"${random.randint(10, 200)}",
-        lambda: random.choice(("만원", "천원", "오천원", "삼만원", "백만원", "십만원", "이만원", "1억", "100억", "천만원", "5백원", "10만", "100만원")),
+        lambda: random.choice(_SUMS.split("|")),
     )
     return random.choice(shapes)()
 
@@ -77,8 +77,8 @@ def percent(random: Random) -> str:
 def quantity(random: Random) -> str:
     """A number with a counter, an age or a rank."""
     shapes = (
-        lambda: f"{random.randint(1, 120)}{random.choice(_COUNTERS)}",
-        lambda: f"{random.choice(_NUMERALS)}{random.choice((' ', ''))}{random.choice(_COUNTERS[:10])}",
+        lambda: f"{random.randint(1, 120)}{random.choice(_COUNTERS.split())}",
+        lambda: f"{random.choice(_NUMERALS)}{random.choice((' ', ''))}{random.choice(_COUNTERS.split()[:10])}",
         lambda: f"{random.choice((3, 5, 7, 12, 15, 18, 19))}세",
         lambda: f"{random.choice((3, 4, 5, 6, 7, 10, 13))}살",
         lambda: f"{random.choice((10, 20, 30, 40, 50))}대",

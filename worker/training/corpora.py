@@ -14,14 +14,10 @@ from worker.training.labels import LabelledSpan, fold
 
 _MULTICONER: Final = {"PER": "PER", "LOC": "LOC", "GRP": "ORG", "CORP": "ORG", "PROD": "PRODUCT", "CW": "WORK"}
 # Particles that no Korean name is likely to end in, longest first, and those that many do (경기도, 코끼리의 이).
-_PLAIN_PARTICLES: Final = tuple(
-    sorted(
-        "은 는 을 를 의 에 에서 에게 에도 에는 에서는 와 과 으로 로서 으로서 로써 으로써 로는 으로는 부터 까지 이다 이며 이고 이라는 "
-        "라는 이라고 라고 으로부터 로부터 에게서 처럼 보다 이란 과의 와의 에서의 으로의 로의 에의 들은 들이 이었다 였다 이자 께서 "
-        "한테 이라 하고 만의 과는 와는 이랑 에선 까지의 부터의".split(),
-        key=len,
-        reverse=True,
-    )
+_PLAIN_PARTICLES: Final = (
+    "은 는 을 를 의 에 에서 에게 에도 에는 에서는 와 과 으로 로서 으로서 로써 으로써 로는 으로는 부터 까지 이다 이며 "
+    "이고 이라는 라는 이라고 라고 으로부터 로부터 에게서 처럼 보다 이란 과의 와의 에서의 으로의 로의 에의 들은 들이 이었다 "
+    "였다 이자 께서 한테 이라 하고 만의 과는 와는 이랑 에선 까지의 부터의"
 )
 _NAMELIKE_PARTICLES: Final = ("이나", "이", "가", "도", "로", "만", "인", "들", "나", "랑", "엔")
 
@@ -104,12 +100,13 @@ def read_multiconer(path: Path) -> list[Sentence]:
 def _without_particle(text: str, span: LabelledSpan, forms: Counter[str]) -> LabelledSpan:
     """The span less the particle it ends in; where names end so too, only if the rest is the commoner form."""
     form = text[span.start : span.end]
-    for particle in (*_PLAIN_PARTICLES, *_NAMELIKE_PARTICLES):
+    plain = sorted(_PLAIN_PARTICLES.split(), key=len, reverse=True)
+    for particle in (*plain, *_NAMELIKE_PARTICLES):
         stem = form.removesuffix(particle)
-        if len(stem) < 2 or stem == form or not "가" <= stem[-1] <= "힣" and len(particle) > 2:
+        if len(stem) < 2 or stem == form or (not "가" <= stem[-1] <= "힣" and len(particle) > 2):
             continue
         doubtful = particle in _NAMELIKE_PARTICLES
-        if _agrees(stem[-1], particle) and (forms[stem] > forms[form] or not doubtful and forms[form] < 3):
+        if _agrees(stem[-1], particle) and (forms[stem] > forms[form] or (not doubtful and forms[form] < 3)):
             return LabelledSpan(span.start, span.start + len(stem), span.label)
     return span
 

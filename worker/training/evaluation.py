@@ -133,7 +133,7 @@ def klue_tags(text: str, spans: Iterable[LabelledSpan]) -> list[str]:
 
 
 def strict_spans(tags: Sequence[str]) -> list[LabelledSpan]:
-    """The spans of strict IOB2: each begins with `B-` and goes on with `I-` of its type; other `I-` tags are nothing."""
+    """The spans of strict IOB2: `B-`, then `I-` of the same type. Any other `I-` is nothing."""
     spans = []
     start, label = -1, ""
     for place, tag in enumerate([*tags, "O"]):
@@ -146,6 +146,5 @@ def strict_spans(tags: Sequence[str]) -> list[LabelledSpan]:
 
 
 def _folded(spans: Sequence[LabelledSpan], leave_out: Sequence[str], fold: Mapping[str, str]) -> list[LabelledSpan]:
-    return [
-        LabelledSpan(span.start, span.end, fold.get(span.label, span.label)) for span in spans if span.label not in leave_out
-    ]
+    kept = (span for span in spans if span.label not in leave_out)
+    return [LabelledSpan(span.start, span.end, fold.get(span.label, span.label)) for span in kept]

@@ -69,9 +69,7 @@ def with_noise(example: Example, noise: Noise, random: Generator) -> Example:
     return Example("".join(text[i] for i in places), example.fine[places], example.klue[places])
 
 
-def batches(
-    lengths: Sequence[int], characters: int, rows: int, random: Generator
-) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], characters: int, rows: int, random: Generator) -> Iterator[list[int]]:
     """Indices in batches of at most `rows` texts and `characters` characters, padding counted, of like lengths.
 
     Order is random, so is the composition: lengths are sorted with some jitter. A longer text is a batch of its own.

@@ -9,7 +9,7 @@ from typing import Final
 
 from worker.training.corpora import Sentence, read_klue, read_lines, read_multiconer, read_reviews
 from worker.training.examples import Example, example_of
-from worker.training.projection import Forms, count_occurrences, project_all, read_forms
+from worker.training.projection import count_occurrences, project_all, read_forms
 from worker.training.queries import QueryWords, gather_words, make_queries
 from worker.training.recipe import DataRecipe
 from worker.training.unmarked import count_words, multiconer_example, titles_of, unmarked_example, without_entities

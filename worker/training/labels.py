@@ -1,6 +1,6 @@
 """The labels: how shared/data's fine labels fold into the eleven, and spans into a tag per character."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,7 +52,7 @@ def fold(fine_label: str) -> str | None:
 
 
 def tags_of(layer: LabelLayer, length: int, spans: Iterable[LabelledSpan]) -> Tags:
-    """A tag index for each of `length` characters. Spans must not overlap; labels must be the layer's (else KeyError)."""
+    """A tag index for each of `length` characters. Spans must not overlap; KeyError for a label not of the layer."""
     index = {tag: i for i, tag in enumerate(layer.tags)}
     tags = np.zeros(length, np.int16)
     for span in spans:
@@ -61,7 +61,7 @@ def tags_of(layer: LabelLayer, length: int, spans: Iterable[LabelledSpan]) -> Ta
     return tags
 
 
-def spans_of(layer: LabelLayer, tags: Sequence[int] | Tags) -> list[LabelledSpan]:
+def spans_of(layer: LabelLayer, tags: Iterable[int]) -> list[LabelledSpan]:
     """The spans of a tag index per character; an `I-` that continues nothing of its label begins a span."""
     spans: list[LabelledSpan] = []
     start, label = 0, ""

@@ -1,5 +1,6 @@
-"""Synthetic search queries: names, titles, places and amounts put together as people type them, labelled as they are made."""
+"""Synthetic search queries: names, titles, places and amounts put together as people type them."""
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ _AMOUNTS: Final[Mapping[str, Callable[[Random], str]]] = {
 }
 _NAMED: Final = ("PER", "WORK", "ORG", "LOC", "EVENT", "PRODUCT")
 _SURNAMES: Final = "김이박최정강조윤장임한오서신권황안송전홍유고문양손배백허남심노하곽성차주우구민진지엄채원천방공현"
+_KOREAN_NAME: Final = re.compile(f"[{_SURNAMES}][가-힣]{{2}}")
 _BY_HAND: Final = 0.4  # how often a name comes from the list by hand rather than from the corpora
 _INVENTED: Final = 0.2  # how often a person is a made-up Korean name
 
@@ -134,7 +136,7 @@ def gather_words(forms: Forms, tagged: Iterable[Sentence], titles: Set[str]) -> 
             wanted = span.label in ("PER", "ORG") or (span.label == "WORK" and form in titles)
             if wanted and 2 <= len(form) <= 14 and form not in unmarked:
                 names[span.label].add(form)
-    korean = [n for n in sorted(names["PER"]) if len(n) == 3 and n[0] in _SURNAMES and all("가" <= c <= "힣" for c in n)]
+    korean = [name for name in sorted(names["PER"]) if _KOREAN_NAME.fullmatch(name)]
     return QueryWords(
         from_corpora={label: sorted(found) for label, found in names.items()},
         by_hand=table["entities"],
@@ -155,10 +157,10 @@ def _query(slots: list[str], words: QueryWords, random: Random) -> Sentence:
         random.shuffle(slots)
     joined = random.random() < 0.1
     text = ""
-    spans = []
+    spans: list[LabelledSpan] = []
     for slot in slots:
         label = slot if slot.isupper() else None
-        value = _entity(slot, words, random) if label else slot[1:] if slot[0] == "+" else random.choice(words.words[slot])
+        value = _value(slot, words, random)
         glued = (joined and random.random() < 0.7) or (slot == "limit" and random.random() < 0.4)
         # Two names without a space between them leave no sign of where one ends.
         if text and not (glued and not (label and spans and spans[-1].end == len(text))):
@@ -169,6 +171,12 @@ def _query(slots: list[str], words: QueryWords, random: Random) -> Sentence:
         if label in _NAMED and random.random() < 0.08:
             text += random.choice(_PARTICLES[_ends_closed(value)])
     return Sentence(text, tuple(spans), None)
+
+
+def _value(slot: str, words: QueryWords, random: Random) -> str:
+    if slot.startswith("+"):
+        return slot[1:]
+    return _entity(slot, words, random) if slot.isupper() else random.choice(words.words[slot])
 
 
 def _entity(label: str, words: QueryWords, random: Random) -> str:

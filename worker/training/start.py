@@ -24,7 +24,7 @@ class Start:
 
 
 def start(recipe: ModelRecipe, loop: LoopRecipe, base: Path | None, texts: Sequence[str], characters: str) -> Start:
-    """Build the network; the same for the same seed. `base` None starts from random weights and characters as pieces."""
+    """Build the network; the same for the same seed. Without a `base`: random weights, characters for pieces."""
     torch.manual_seed(loop.seed)
     source = _characters_only(recipe, characters) if base is None else _cut(recipe, read_base(base), texts)
     tokenizer = tokenizer_of(source.pieces, source.scores)
@@ -58,7 +58,5 @@ def _cut(recipe: ModelRecipe, base: Base, texts: Sequence[str]) -> Base:
 
 def _characters_only(recipe: ModelRecipe, characters: str) -> Base:
     pieces = [*SPECIALS, "▁", *(c for c in characters if c not in " ▁")]
-    shape = EncoderShape(
-        len(pieces), recipe.hidden, recipe.layers, recipe.heads, recipe.feed_forward, recipe.positions
-    )
+    shape = EncoderShape(len(pieces), recipe.hidden, recipe.layers, recipe.heads, recipe.feed_forward, recipe.positions)
     return Base(shape, tuple(pieces), tuple(-float(i) / 1000 for i in range(len(pieces))), {})

@@ -20,7 +20,9 @@ _RARE: Final = 4  # a word seen less often may be a name that no list knows
 _TITLE: Final = re.compile(r"[《〈「]\s*(.+?)\s*[》〉」]")
 
 
-def without_entities(texts: Sequence[str], forms: Forms, names: Sequence[str], count: int, random: Random) -> list[Sentence]:
+def without_entities(
+    texts: Sequence[str], forms: Forms, names: Sequence[str], count: int, random: Random
+) -> list[Sentence]:
     """`count` of the texts, or as many as there are, in which nothing known as an entity begins a word.
 
     `names` may not occur anywhere. A text with a digit, a Latin letter, a quotation or a word that goes with names
@@ -31,7 +33,9 @@ def without_entities(texts: Sequence[str], forms: Forms, names: Sequence[str], c
     for text in random.sample(texts, len(texts)):
         if len(found) == count:
             break
-        if 2 <= len(text) <= 120 and not _SUSPECT.search(text) and not anywhere.search(text) and not _known(text, forms):
+        if not 2 <= len(text) <= 120 or _SUSPECT.search(text) or anywhere.search(text):
+            continue
+        if not _known(text, forms):
             found.append(Sentence(text, (), None))
     return found
 
@@ -71,7 +75,8 @@ def multiconer_example(sentence: Sentence, forms: Forms, titles: Set[str]) -> Ex
     others are mostly plain nouns. Dates, amounts and known entities that it left untagged are left out of the loss.
     """
     text = sentence.text
-    kept, masked = [], []
+    kept: list[LabelledSpan] = []
+    masked: list[LabelledSpan] = []
     for span in sentence.fine or ():
         form = text[span.start : span.end]
         plain_product = span.label == "PRODUCT" and not re.search(r"[0-9a-z]", form)
