@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol
 
 import faust
 import uvloop
-from aiohttp.web import AppRunner
+from aiohttp.web import AppRunner, TCPSite
 from faust.app.base import BootStrategy
 from faust.web.drivers.aiohttp import Web
 from mode import Service
@@ -35,6 +35,7 @@ from worker.stream.errors import StreamError
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0  # between two samples of the live page's figures
+RECORDS_SHOWN = 12  # on the live page
 
 
 class HostError(Exception):
@@ -127,8 +128,10 @@ class Pages(Web):  # type: ignore[misc]
 
     default_blueprints = production_blueprints = debug_blueprints = optional_blueprints = ()
 
-    def __init__(self, app: faust.App, **options: Any) -> None:
+    def __init__(self, app: faust.App, host: str, port: int, **options: Any) -> None:
         super().__init__(app, **options)
+        self._host = host
+        self._port = port  # Faust's own setting does not take 0, any free one
         self._runner = AppRunner(self.web_app, access_log=None, shutdown_timeout=1.0)
 
     @property
@@ -139,12 +142,16 @@ class Pages(Web):  # type: ignore[misc]
 
     async def start_server(self) -> None:
         """Open the port; raises `HostError` if it is not to be had."""
-        host, port = self.app.conf.web_bind, self.app.conf.web_port
         try:
             await super().start_server()
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            raise HostError(f"cannot serve pages on {host}:{port}: {reason}; set web_host or web_port") from None
+            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+            raise HostError(
+                f"cannot serve pages on {self._host}:{self._port}: {reason}; set web_host or web_port"
+            ) from None
+
+    def _new_transport_tcp(self) -> TCPSite:
+        return TCPSite(self._runner, self._host, self._port)
 
 
 class Boot(BootStrategy):  # type: ignore[misc]
@@ -173,9 +180,6 @@ class Host(faust.App):  # type: ignore[misc]
             "koner",
             env={},  # Faust's own environment variables do not count here
             store="memory://",
-            web_bind=settings.web_host,
-            web_host=settings.web_host,
-            web_port=settings.web_port,
             web_application_options={"middlewares": [guard]},
         )
         self.settings = settings
@@ -213,7 +217,7 @@ class Host(faust.App):  # type: ignore[misc]
         self.summary.tick()
 
     def _new_web(self) -> Pages:
-        return Pages(self)
+        return Pages(self, self.settings.web_host, self.settings.web_port)
 
     def _create_directories(self) -> None:
         """Nothing is kept on disk, so that the process runs on a read-only file system."""
@@ -236,7 +240,7 @@ def create_app(
 
         make_pipeline = Pipeline
     metrics = metrics or Metrics()
-    recent = Recent(20 if settings.live_records else 0)
+    recent = Recent(RECORDS_SHOWN if settings.live_records else 0)
     model = asdict(engine.info)
     metrics.model_info.labels(*(model[name] for name in ("name", "revision", "taxonomy", "engine", "device"))).set(1)
     return Host(settings, model, metrics, recent, make_pipeline(settings, engine, metrics, recent))

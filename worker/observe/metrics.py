@@ -111,6 +111,12 @@ class Metrics:
         self.commits = Counter(
             "koner_commits_total", "Commits of offsets, by outcome: done, failed.", ["outcome"], registry=registry
         )
+        self.transactions = Counter(
+            "koner_transactions_total",
+            "Transactions under exactly once, by outcome: committed, aborted, abandoned to the broker's own abort.",
+            ["outcome"],
+            registry=registry,
+        )
         self.rebalances = Counter("koner_rebalances_total", "Assignments taken from the group.", registry=registry)
         self.publish_retries = Counter(
             "koner_publish_retries_total", "Produced batches the broker did not take at first.", registry=registry
@@ -129,6 +135,8 @@ class Metrics:
             self.engine_errors.labels(kind)
         for outcome in ("done", "failed"):
             self.commits.labels(outcome)
+        for outcome in ("committed", "aborted", "abandoned"):
+            self.transactions.labels(outcome)
         for lane in ("short", "bulk"):
             self.lane_windows.labels(lane)
             self.batches.labels(lane)
