@@ -15,9 +15,10 @@ from worker.training.labels import LabelledSpan, fold
 _MULTICONER: Final = {"PER": "PER", "LOC": "LOC", "GRP": "ORG", "CORP": "ORG", "PROD": "PRODUCT", "CW": "WORK"}
 # Particles that no Korean name is likely to end in, longest first, and those that many do (경기도, 코끼리의 이).
 _PLAIN_PARTICLES: Final = (
-    "은 는 을 를 의 에 에서 에게 에도 에는 에서는 와 과 으로 로서 으로서 로써 으로써 로는 으로는 부터 까지 이다 이며 "
-    "이고 이라는 라는 이라고 라고 으로부터 로부터 에게서 처럼 보다 이란 과의 와의 에서의 으로의 로의 에의 들은 들이 이었다 "
-    "였다 이자 께서 한테 이라 하고 만의 과는 와는 이랑 에선 까지의 부터의"
+    "은 는 을 를 의 에 에서 에게 에도 에는 에서는 와 과 으로 로서 으로서 로써 으로써 로는 으로는 부터 "
+    "까지 이다 이며 이고 이라는 라는 이라고 라고 으로부터 로부터 에게서 처럼 보다 이란 과의 와의 에서의 "
+    "으로의 로의 에의 들은 들이 이었다 였다 이자 께서 한테 이라 하고 만의 과는 와는 이랑 에선 까지의 "
+    "부터의"
 )
 _NAMELIKE_PARTICLES: Final = ("이나", "이", "가", "도", "로", "만", "인", "들", "나", "랑", "엔")
 
