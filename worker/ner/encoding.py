@@ -81,6 +81,8 @@ class CharacterEncoder:
         pieces_in = np.fromiter(map(len, ids), np.int64, len(ids))
         characters_in = np.fromiter(map(len, plain), np.int64, len(plain))
         pieces = np.concatenate([np.asarray(row, np.int32) for row in ids])
+        # Someone typed `<s>`: not the model's own mark, whatever the vocabulary says.
+        pieces[np.isin(pieces, (self._begin, self._pad, self._end))] = self._unknown_piece
         codes = np.frombuffer("".join(plain).encode("utf-32-le"), np.uint32)
         first_piece = np.cumsum(pieces_in) - pieces_in
         first_character = np.cumsum(characters_in) - characters_in
