@@ -37,7 +37,7 @@ def test_every_character_is_covered_by_the_piece_that_the_tokenizer_says(encoder
         assert [len(encoding.piece_of), len(encoding.place_in_word)] == [len(text)] * 2
         assert (np.diff(encoding.piece_of) >= 0).all()
         for index, (start, end) in enumerate(expected.offsets):
-            # A word mark of its own before an unknown letter stands for no character; both are said to cover the letter.
+            # A word mark alone before an unknown letter stands for nothing; both are said to cover the letter.
             if start < end and expected.offsets[index + 1][0] != start:
                 assert (encoding.piece_of[start:end] == index).all()
 
