@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from deployment import DEPLOY, PROCESS_METRICS, ROOT, SCRAPED_LABELS, exported_series, load_script, load_yaml
 
+from worker.settings import Settings
+
 check_queries = load_script(DEPLOY / "check_queries.py")
 QUERIES = [*check_queries.dashboard_queries(), *check_queries.alert_queries()]
 BOARD = json.loads(check_queries.DASHBOARD.read_text(encoding="utf-8"))
@@ -69,6 +71,16 @@ def test_panels_do_not_overlap() -> None:
         }
         assert not cells & own, panel["title"]
         cells |= own
+
+
+def test_the_lines_at_the_bounds_are_the_settings_defaults() -> None:
+    lines = {
+        panel["title"]: panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]
+        for panel in BOARD["panels"]
+        if "targets" in panel
+    }
+    assert lines["Records in flight"]["value"] == Settings.model_fields["max_in_flight_records"].default
+    assert lines["Bytes in flight"]["value"] == Settings.model_fields["max_in_flight_bytes"].default
 
 
 def test_the_operators_questions_have_a_panel() -> None:
