@@ -29,7 +29,7 @@ from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.observe.pages import LOOPBACK, guard, views
 from worker.observe.summary import Status, Summary
-from worker.settings import Settings, SettingsError
+from worker.settings import Settings, SettingsError, unknown_variables
 from worker.stream.errors import StreamError
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Pages(Web):  # type: ignore[misc]
         try:
             await super().start_server()
         except OSError as error:
-            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
             raise HostError(
                 f"cannot serve pages on {self._host}:{self._port}: {reason}; set web_host or web_port"
             ) from None
@@ -253,6 +253,8 @@ def run(settings: Settings) -> int:
     on stderr and 1.
     """
     logs.configure(settings.log_format, settings.log_level)
+    for line in unknown_variables(os.environ):
+        log.warning("%s", line)
     signal.signal(signal.SIGTERM, _leave)  # a container's first process has no default action for it
     try:
         engine = _load(settings)

@@ -4,12 +4,22 @@ A setting is read from `KONER_` plus its name in capitals, then from the TOML fi
 default here: the environment wins. `[[sources]]` can be set in the file or, as JSON, in `KONER_SOURCES`.
 """
 
+import difflib
+import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_core import to_jsonable_python
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings import SettingsError as PydanticSettingsError
 
 from worker.records import Kind
 
@@ -47,12 +57,19 @@ DEFAULT_SOURCES = (
 class Settings(BaseSettings):
     """The worker's settings. Sizes are in bytes, times in seconds, lengths of text in code points."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     # Kafka
     bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers, host:port separated by commas")
     group: str = Field("koner", min_length=1, description="consumer group")
-    delivery: Literal["at_least_once"] = Field("at_least_once", description="the delivery guarantee")
+    delivery: Literal["at_least_once", "exactly_once"] = Field("at_least_once", description="the delivery guarantee")
+    transaction_seconds: float = Field(
+        0.2, ge=0, description="exactly once: time between the starts of a partition's transactions"
+    )
+    transaction_records: int = Field(5_000, gt=0, description="exactly once: most records of a transaction")
+    transaction_timeout_seconds: float = Field(
+        60.0, gt=0, description="exactly once: silence after which the broker aborts a transaction"
+    )
     sources: tuple[Source, ...] = Field(DEFAULT_SOURCES, min_length=1, description="input topics ([[sources]])")
     dead_letter_topic: str = Field("enriched.dead-letters", min_length=1, description="topic of refused records")
     commit_interval_seconds: float = Field(1.0, gt=0, description="time between commits of offsets")
@@ -94,11 +111,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
 
     # Security
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how brokers are spoken to"
+    )
     ssl_cafile: Path | None = Field(None, description="certificates of the authorities to trust, PEM")
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="how the worker shows who it is"
+    )
+    sasl_username: str | None = Field(None, description="user name for SASL")
+    sasl_password: SecretStr | None = Field(None, description="password for SASL; never shown")
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
@@ -113,6 +134,14 @@ class Settings(BaseSettings):
             raise ValueError(f"sources: {', '.join(read_back)} is both an input and an output topic")
         if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
             raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+        return self
+
+    @model_validator(mode="after")
+    def _check_brokers(self) -> "Settings":
+        for broker in self.bootstrap_servers.split(","):
+            host, colon, port = broker.strip().rpartition(":")
+            if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+                raise ValueError(f"bootstrap_servers: {broker.strip()!r} is no host:port")
         return self
 
     @classmethod
@@ -130,28 +159,89 @@ class Settings(BaseSettings):
 def load(config: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings: `overrides` (a command's options) win over the environment, that over the file `config`.
 
-    Raises `SettingsError` with one line a wrong setting.
+    Raises `SettingsError`, one line for all that is wrong.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
-    if config is not None and not config.is_file():
-        raise SettingsError(f"{config}: no such file; --config takes a TOML file of settings")
+    in_file = _read(config) if config is not None else {}
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=config)
 
+    def describe(problem: Mapping[str, Any]) -> str:
+        name, *inside = (str(part) for part in problem["loc"]) if problem["loc"] else ("",)
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        if not name:
+            return message
+        variable = _variable(name)
+        if name in given:
+            place = "--" + name.replace("_", "-")
+        elif name in in_file and variable not in os.environ:
+            place = f"{config}: " + ".".join((name, *inside))
+        else:
+            place = ".".join((variable, *inside))
+        if problem["type"] == "extra_forbidden":
+            return f"{place}: no such setting{_meant((inside or [name])[-1], Source if inside else Settings)}"
+        return f"{place}: {message}"
+
     try:
         return FromFile(**given)
     except ValidationError as error:
-        raise SettingsError("; ".join(_describe(problem) for problem in error.errors(include_input=False))) from None
-    except ValueError as error:  # not TOML, or not JSON where JSON is asked for
-        raise SettingsError(f"{config or 'environment'}: {error}") from None
+        problems = error.errors(include_url=False, include_input=False)
+        raise SettingsError("; ".join(describe(problem) for problem in problems)) from None
+    except PydanticSettingsError:
+        raise SettingsError(f"{_variable('sources')}: not JSON; give a list of objects as in [[sources]]") from None
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if not name:
-        return message
-    if problem["type"] == "extra_forbidden":
-        return f"{name}: no such setting"
-    return f"{name} ({ENVIRONMENT_PREFIX}{name.split('.')[0].upper()}): {message}"
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A line for each variable that looks like a misspelt setting of ours.
+
+    Others with our prefix pass: Kubernetes gives every container `KONER_SERVICE_HOST` and its like where a service is
+    named koner.
+    """
+    return [
+        f"{variable} is no setting{meant}"
+        for variable in sorted(environment)
+        if variable.startswith(ENVIRONMENT_PREFIX)
+        and (name := variable.removeprefix(ENVIRONMENT_PREFIX).lower()) not in Settings.model_fields
+        and (meant := _meant(name, Settings, variables=True))
+    ]
+
+
+def describe(settings: Settings) -> list[dict[str, Any]]:
+    """Each setting in order, by name, environment name, description, choices, default and value; secrets are hidden."""
+    values = settings.model_dump(mode="json")
+    return [
+        {
+            "name": name,
+            "environment": _variable(name),
+            "description": field.description,
+            "choices": list(_choices(field.annotation)),
+            "default": to_jsonable_python(field.default),
+            "value": values[name],
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _read(config: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{config}: no such file; --config takes a TOML file of settings") from None
+    except OSError as error:
+        raise SettingsError(f"{config}: {error.strerror}; --config takes a TOML file of settings") from None
+    except ValueError as error:
+        raise SettingsError(f"{config}: not TOML: {error}") from None
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def _meant(name: str, model: type[BaseModel], *, variables: bool = False) -> str:
+    likely = difflib.get_close_matches(name, model.model_fields, n=1, cutoff=0.8)
+    return f"; did you mean {_variable(likely[0]) if variables else likely[0]}?" if likely else ""
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
