@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from model_folder import CHARACTERS, make_model_folder
 from tokenizers import Tokenizer, models
 
-from tests.model_folder import CHARACTERS, make_model_folder
 from worker.ner.encoding import CharacterEncoder, Encoding
 
 TEXTS = st.text(st.sampled_from(CHARACTERS + "뷁龘😀▁\t\n　ᄏ<s>/"), max_size=40)

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from model_folder import make_model_folder
 
-from tests.model_folder import make_model_folder
 from worker.ner.encoding import CharacterEncoder
 from worker.ner.network import CharacterTagger, dequantised, quantised, write_revision
 

@@ -71,6 +71,25 @@ def read_klue(path: Path) -> list[Sentence]:
     return sentences
 
 
+def read_gold(path: Path, layer: str) -> list[tuple[str, list[LabelledSpan]]]:
+    """A `klue_ner_dev_*.jsonl` to score by: each text as it was annotated, with the gold spans of `layer`.
+
+    `layer` is "fine" (labels folded, over `fine_text`) or "klue". Raises ValueError for another, or for a file whose
+    rows lack that layer.
+    """
+    text_key = {"fine": "fine_text", "klue": "text"}.get(layer)
+    if text_key is None:
+        raise ValueError(f"layer {layer!r}: must be fine or klue")
+    gold = []
+    for row in _json_lines(path):
+        if layer not in row:
+            raise ValueError(f"{path}: {row.get('id')} has no {layer!r} spans")
+        folded = ((start, end, fold(label) if layer == "fine" else label) for start, end, label in row[layer])
+        spans = [LabelledSpan(start, end, label) for start, end, label in folded if label]
+        gold.append((canonical(row[text_key]), without_overlaps(spans)))
+    return gold
+
+
 def read_reviews(path: Path) -> list[str]:
     """The texts of `reviews.jsonl.gz`, those that aren't blank."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:

@@ -85,7 +85,6 @@ class Trainer:
 
     def fit(self, folder: Path, progress: Callable[[Step], None], after_pass: Callable[[int], None]) -> None:
         """Train to the end of the recipe, writing checkpoints to `folder`."""
-        random = np.random.default_rng(self._recipe.seed)
         first = list(self._batches(0))
         steps = len(first) * self._recipe.passes
         done = 0
@@ -99,6 +98,7 @@ class Trainer:
                     break
                 began = time.perf_counter()
                 random = np.random.default_rng((self._recipe.seed, done))
+                torch.manual_seed(self._recipe.seed + done)
                 self._step(batch, part, random)
                 self._state.step = done
                 self._state.seconds += time.perf_counter() - began

@@ -1,0 +1,88 @@
+"""`train` from a recipe and a data folder to a model folder, in small."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training_corpus import write_data_folder
+
+from worker.ner.encoding import CharacterEncoder
+from worker.ner.network import CharacterTagger
+from worker.training.corpora import read_gold
+from worker.training.evaluation import evaluate
+from worker.training.export import onnx_forward
+from worker.training.labels import LAYERS
+from worker.training.run import train
+from worker.training.tagging import predictor, torch_forward
+
+RECIPE = Path(__file__).parent / "tiny.toml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data):
+    steps = []
+    out = tmp_path_factory.mktemp("models") / "out"
+    return train(RECIPE, out, data=data, progress=steps.append), steps
+
+
+def test_training_learns_the_sentences_it_is_shown(trained, data):
+    result, steps = trained
+    assert steps[-1].step == steps[-1].steps
+    assert steps[-1].loss < steps[0].loss
+    model, encoder = CharacterTagger.from_folder(result.folder), CharacterEncoder.from_folder(result.folder)
+    scores = evaluate(
+        predictor(torch_forward(model), encoder, LAYERS, 0), read_gold(data / "klue_ner_dev_b.jsonl", "fine")
+    )
+    assert scores.micro.f1 > 0.5
+
+
+def test_the_model_folder_has_every_file_and_says_what_it_was_trained_on(trained):
+    result, _ = trained
+    names = {path.name for path in result.folder.iterdir()} - {"run"}
+    assert names == {"config.json", "tokenizer.json", "characters.json", "model.safetensors", "model.int8.onnx"}
+    config = json.loads((result.folder / "config.json").read_text("utf-8"))
+    assert config["revision"] == result.revision
+    assert config["layers"][0]["tags"][:3] == ["O", "B-PER", "I-PER"]
+    assert {"recipe", "data/klue_ner_train.jsonl"} <= set(config["trained_on"])
+
+
+def test_both_kinds_of_weights_find_nearly_the_same_spans(trained, data):
+    result, _ = trained
+    encoder = CharacterEncoder.from_folder(result.folder)
+    texts = [text for text, _ in read_gold(data / "klue_ner_dev_b.jsonl", "klue")]
+    floating = predictor(torch_forward(CharacterTagger.from_folder(result.folder)), encoder, LAYERS, 1)(texts)
+    integer = predictor(onnx_forward(result.folder), encoder, LAYERS, 1)(texts)
+    both = sum(len(set(a) & set(b)) for a, b in zip(floating, integer, strict=True))
+    assert both >= 0.9 * max(sum(map(len, floating)), sum(map(len, integer)))
+
+
+def test_a_cut_run_taken_up_again_ends_in_the_same_weights(trained, data, tmp_path):
+    class Cut(Exception):
+        pass
+
+    def cut_at_step_nine(step):
+        if step.step == 9:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(RECIPE, tmp_path / "cut", data=data, progress=cut_at_step_nine)
+    resumed = train(RECIPE, tmp_path / "cut", data=data, resume=True)
+    whole = CharacterTagger.from_folder(trained[0].folder).state_dict()
+    for name, value in CharacterTagger.from_folder(resumed.folder).state_dict().items():
+        torch.testing.assert_close(value, whole[name], msg=name)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(trained, data):
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(RECIPE, trained[0].folder, data=data)
+
+
+def test_missing_data_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"klue_ner_train\.jsonl"):
+        train(RECIPE, tmp_path / "out", data=tmp_path)
