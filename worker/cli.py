@@ -1,0 +1,246 @@
+"""The commands: parsing and printing, no logic.
+
+What a program reads goes to stdout, as JSON; people's words, progress and logs go to stderr. Exit codes: 0 done, 2 the
+call is wrong, 1 anything else.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+WRONG_CALL = 2
+FAILED = 1
+
+koner = typer.Typer(
+    name="koner",
+    help="Attach Korean named entities to search queries and movie reviews on Kafka.",
+    epilog="Settings: `koner settings`. Exit codes: 0 done, 2 the call is wrong, 1 anything else.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
+Servers = Annotated[str | None, typer.Option(help="Kafka brokers, host:port separated by commas.", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="bundled, a folder, or a hub name.", show_default=False)]
+Taxonomy = Annotated[str | None, typer.Option(help="seed, movies, klue, or a TOML file.", show_default=False)]
+EngineName = Annotated[
+    Literal["auto", "torch", "onnxruntime"] | None, typer.Option(help="What runs the model.", show_default=False)
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the model runs.", show_default=False)
+]
+
+
+def main() -> None:
+    """Run the command line; the entry point of `koner`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # Korean comes out whole under LANG=C too
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    koner()
+
+
+@koner.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if show_version:
+        print(version("koner-stream"))
+    elif context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(WRONG_CALL)
+
+
+@koner.command()
+def run(
+    config: Config = None,
+    bootstrap_servers: Servers = None,
+    group: Annotated[str | None, typer.Option(help="Consumer group.", show_default=False)] = None,
+    model: Model = None,
+    taxonomy: Taxonomy = None,
+    engine: EngineName = None,
+    device: Device = None,
+    web_host: Annotated[str | None, typer.Option(help="Address the pages are served on.", show_default=False)] = None,
+    web_port: Annotated[int | None, typer.Option(help="Port of the pages.", show_default=False)] = None,
+    log_format: Annotated[
+        Literal["auto", "text", "json"] | None, typer.Option(help="Form of log lines.", show_default=False)
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="Least severe line logged.", show_default=False),
+    ] = None,
+) -> None:
+    """Enrich records from Kafka until SIGTERM or Ctrl-C. Options win over KONER_ variables, those over the file."""
+    with _clear_errors():
+        settings = _settings(
+            config,
+            bootstrap_servers=bootstrap_servers,
+            group=group,
+            model=model,
+            taxonomy=taxonomy,
+            engine=engine,
+            device=device,
+            web_host=web_host,
+            web_port=web_port,
+            log_format=log_format,
+            log_level=log_level,
+        )
+        from worker import app
+
+        _exit(app.run(settings))
+
+
+@koner.command()
+def demo(
+    records: Annotated[
+        int | None, typer.Option(min=1, help="Records to send; by default every sample once.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the live page; by default 6066 or any.", show_default=False),
+    ] = None,
+    page: Annotated[bool, typer.Option(help="Keep the live page up until Ctrl-C, on a terminal.")] = True,
+) -> None:
+    """Show it all on this machine: a broker, sample queries and reviews, the worker, and what comes out."""
+    with _clear_errors():
+        from worker.demo.show import run as show
+
+        _exit(show(records, port, page=page))
+
+
+@koner.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TOML file that says how to train.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model to write.")],
+    data: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the texts, instead of the recipe's.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Wheel of the base model, instead of the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
+) -> None:
+    """Train a model by a recipe; prints the folder, revision and scores as JSON."""
+    with _clear_errors():
+        from worker import logs
+
+        logs.configure("auto")
+        try:
+            from worker.training.run import train as train_model
+        except ModuleNotFoundError as error:
+            _fail(f"training needs {error.name}: pip install 'koner-stream[train]'")
+        with _progress("training") as progress:
+            try:
+                trained = train_model(
+                    recipe,
+                    out,
+                    data=data,
+                    base=base,
+                    resume=resume,
+                    progress=lambda step: progress(step.part, f"step {step.step:,}, loss {step.loss:.3f}"),
+                )
+            except (OSError, ValueError) as error:
+                _fail(str(error))
+        _print(asdict(trained))
+
+
+@koner.command("settings")
+def show_settings(config: Config = None) -> None:
+    """Show every setting with its variable, default and value now; JSON where stdout is no terminal."""
+    with _clear_errors():
+        from worker.settings import describe
+
+        _show(
+            describe(_settings(config)),
+            ("name", "value", "default", "description"),
+            "settings: KONER_ and the name in capitals, or the name in the file of --config",
+        )
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turn what a user can cause into one line and an exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        _fail("interrupted")
+
+
+def _settings(config: Path | None, **overrides: Any) -> "Settings":
+    from worker.settings import SettingsError, load
+
+    try:
+        return load(config, **overrides)
+    except SettingsError as error:
+        _fail(str(error), WRONG_CALL)
+
+
+def _fail(message: str, code: int = FAILED) -> NoReturn:
+    print(f"koner: {' '.join(message.split())}", file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
+def _exit(code: int) -> NoReturn:
+    raise typer.Exit(code)
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+    """JSON for a program, a table for a person."""
+    if not sys.stdout.isatty():
+        _print(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    Console(stderr=True).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else str(value)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar on stderr where that is a terminal; the function takes the part that is done, 0 to 1, and a word on it."""
+    if not sys.stderr.isatty():
+        yield lambda part, word: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[word]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=1.0, word="")
+        yield lambda part, word: bar.update(task, completed=part, word=word)
+
+
+if __name__ == "__main__":
+    main()
