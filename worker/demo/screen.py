@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -43,27 +43,50 @@ class Screen(Protocol):
         ...
 
 
+class ProgressBar:
+    """Records that have come, of all that are to come, at the bottom of a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("[dim]records"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console)
+        self._task: TaskID | None = None
+
+    def start(self, total: int) -> None:
+        """Draw it."""
+        self._task = self._progress.add_task("records", total=total)
+        self._progress.start()
+
+    def move(self, done: int) -> None:
+        """Show that `done` records have come."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done)
+
+    def finish(self) -> None:
+        """Leave it as it is; nothing happens if it was never drawn."""
+        if self._task is not None:
+            self._progress.stop()
+
+
 class TerminalScreen:
     """A line a record on a terminal, its entities coloured, above a progress bar."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = _progress(console)
+        self._bar = ProgressBar(console)
 
     def start(self, total: int) -> None:
         """Draw the bar."""
-        self._progress.start()
-        self._task = self._progress.add_task("records", total=total)
+        self._bar.start(total)
 
     def show(self, results: Sequence[Result], done: int) -> None:
         """Print the lines and move the bar."""
         for result in results:
             self._console.print(line(result), highlight=False)
-        self._progress.update(self._task, completed=done)
+        self._bar.move(done)
 
     def finish(self) -> None:
         """Leave the bar as it is."""
-        self._progress.stop()
+        self._bar.finish()
 
 
 class JsonLinesScreen:
@@ -72,23 +95,25 @@ class JsonLinesScreen:
     def __init__(self, output: int, console: Console) -> None:
         """`output` is the file descriptor that lines are written to."""
         self._output = output
-        self._progress = _progress(console, disable=not console.is_terminal)
+        self._bar = ProgressBar(console) if console.is_terminal else None
 
     def start(self, total: int) -> None:
         """Draw the bar."""
-        self._progress.start()
-        self._task = self._progress.add_task("records", total=total)
+        if self._bar is not None:
+            self._bar.start(total)
 
     def show(self, results: Sequence[Result], done: int) -> None:
         """Write the lines. Raises `BrokenPipeError` where nobody reads them any more."""
         lines = memoryview(b"".join(result.value + b"\n" for result in results if result.record is not None))
         while lines:
             lines = lines[os.write(self._output, lines) :]
-        self._progress.update(self._task, completed=done)
+        if self._bar is not None:
+            self._bar.move(done)
 
     def finish(self) -> None:
         """Leave the bar as it is."""
-        self._progress.stop()
+        if self._bar is not None:
+            self._bar.finish()
 
 
 def line(result: Result) -> Text:
@@ -139,11 +164,6 @@ def summary(tally: Tally, elapsed: float, model: Mapping[str, Any]) -> Table:
             f"latency, {KIND_NAMES.get(kind, kind)}", f"p50 {p50:,.0f} ms, p99 {p99:,.0f} ms from sent to read enriched"
         )
     return table
-
-
-def _progress(console: Console, *, disable: bool = False) -> Progress:
-    columns = (TextColumn("[dim]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=disable)
 
 
 def _one_line(text: str) -> str:
