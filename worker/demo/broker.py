@@ -122,7 +122,7 @@ class _PortTaken(EmbeddedBrokerError):
 
 
 async def cluster_id(host: str, port: int) -> str | None:
-    """Ask the broker at an address for its metadata; return the cluster's id, or None where no broker answers.
+    """Ask the broker at an address for its metadata; return the cluster's id, or None where no broker is at work.
 
     Kafka protocol, Metadata request version 2: https://kafka.apache.org/protocol.html#The_Messages_Metadata
     """
@@ -158,7 +158,10 @@ def _read_cluster_id(response: bytes) -> str | None:
         position += length
         return response[position - length : position].decode()
 
-    for _ in range(read(">i")):  # brokers: node, host, port, rack
+    brokers = read(">i")
+    if not brokers:
+        return None
+    for _ in range(brokers):  # node, host, port, rack
         read(">i")
         read_string()
         read(">i")
