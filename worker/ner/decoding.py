@@ -54,38 +54,55 @@ def best_tags(logits: Float32, real: Bool, tags: TagTable) -> Int64:
     labels = tags.label_of[chosen]
     inside = (labels >= 0) & ~tags.opens[chosen] & real
     before = np.concatenate([np.full((len(labels), 1), -1, labels.dtype), labels[:, :-1]], axis=1)
-    illegal = np.flatnonzero((inside & (before != labels)).any(axis=1))
-    if len(illegal):
-        chosen[illegal] = _viterbi(logits[illegal], real[illegal], tags)
+    illegal = inside & (before != labels)
+    rows = np.flatnonzero(illegal.any(axis=1))
+    if len(rows):
+        # Behind the last illegal run every best tag is legal whatever stands before.
+        last = int(np.flatnonzero(illegal.any(axis=0))[-1])
+        after = np.flatnonzero(~inside[rows, last + 1 :].any(axis=0))
+        width = last + 1 + int(after[0]) if len(after) else chosen.shape[1]
+        chosen[rows, :width] = _viterbi(logits[rows, :width], real[rows, :width], tags)
     return chosen
 
 
 def _viterbi(logits: Float32, real: Bool, tags: TagTable) -> Int64:
-    """Sums of logits rank sequences as products of probabilities do: the two differ by a constant at each place."""
-    rows, width, count = logits.shape
-    inside = np.flatnonzero((tags.label_of >= 0) & ~tags.opens)
-    begin_of = {int(tags.label_of[tag]): int(tag) for tag in np.flatnonzero(tags.opens)}
-    begin = np.array([begin_of[int(tags.label_of[tag])] for tag in inside], np.int64)
-    emissions = np.where(real[:, :, None], logits, 0).astype(np.float64).transpose(1, 0, 2)
-    came_from = np.empty((width, rows, count), np.int16)
-    every_row = np.arange(rows)
-    score = emissions[0].copy()
-    score[:, inside] = -np.inf
+    """The best legal path [B, C]: a state for outside and one for each label, entered by its begin tag only.
+
+    Sums of logits rank paths as products of probabilities do: the two differ by a constant at each place.
+    """
+    rows, width, _ = logits.shape
+    outside = int(np.flatnonzero(tags.label_of < 0)[0])
+    begins = np.flatnonzero(tags.opens)
+    begins = begins[np.argsort(tags.label_of[begins])]
+    insides = np.flatnonzero((tags.label_of >= 0) & ~tags.opens)
+    insides = insides[np.argsort(tags.label_of[insides])]
+    emissions = logits.astype(np.float64).transpose(1, 0, 2)
+    emissions[~real.T] = -np.inf  # padding is outside, at no cost
+    emissions[~real.T, outside] = 0
+    begin, inside = emissions[:, :, begins], emissions[:, :, insides]
+    score_outside = emissions[:, :, outside]
+
+    states = np.empty((rows, len(begins) + 1))  # outside last
+    states[:, -1], states[:, :-1] = score_outside[0], begin[0]
+    came_from = np.empty((width, rows), np.int64)  # the best state before
+    stayed = np.zeros((width, rows, len(begins) + 1), bool)  # whether a label's state is entered from itself
+    every = np.arange(rows)
     for place in range(1, width):
-        best = score.argmax(axis=1)
-        came_from[place] = best[:, None]
-        reached = np.repeat(score[every_row, best][:, None], count, axis=1)
-        stays = score[:, inside] >= score[:, begin]
-        came_from[place][:, inside] = np.where(stays, inside, begin)
-        reached[:, inside] = np.where(stays, score[:, inside], score[:, begin])
-        # Padding passes the score on as it is: nothing there may change the path before it.
-        here = real[:, place, None]
-        score = np.where(here, reached + emissions[place], score)
-        came_from[place] = np.where(here, came_from[place], np.arange(count))
+        came_from[place] = best = states.argmax(axis=1)
+        reached = states[every, best]
+        entered = begin[place] + reached[:, None]
+        continued = inside[place] + states[:, :-1]
+        np.greater_equal(continued, entered, out=stayed[place, :, :-1])
+        np.maximum(continued, entered, out=states[:, :-1])
+        np.add(reached, score_outside[place], out=states[:, -1])
+
     path = np.empty((rows, width), np.int64)
-    path[:, -1] = score.argmax(axis=1)
-    for place in range(width - 1, 0, -1):
-        path[:, place - 1] = came_from[place][every_row, path[:, place]]
+    begin_tags, inside_tags = np.append(begins, outside), np.append(insides, outside)
+    state = states.argmax(axis=1)
+    for place in range(width - 1, -1, -1):
+        stays = stayed[place, every, state]
+        path[:, place] = np.where(stays, inside_tags[state], begin_tags[state])
+        state = np.where(stays, state, came_from[place])
     return path
 
 
