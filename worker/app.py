@@ -216,6 +216,12 @@ class Host(faust.App):  # type: ignore[misc]
     async def _tick(self) -> None:
         self.summary.tick()
 
+    def _new_consumer(self) -> Any:
+        """Faust's consumer, which never runs; so the loop of its thread, which nobody would close, is closed here."""
+        consumer = super()._new_consumer()
+        consumer._thread.thread_loop.close()
+        return consumer
+
     def _new_web(self) -> Pages:
         return Pages(self, self.settings.web_host, self.settings.web_port)
 
