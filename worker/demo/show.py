@@ -76,11 +76,12 @@ def run(
 
 def demo_settings(bootstrap_servers: str, port: int) -> Settings:
     """The worker's settings on the embedded broker: the model's are the user's own, those of Kafka are the demo's."""
-    return load(
+    settings = load(
         bootstrap_servers=bootstrap_servers,
         sources=DEFAULT_SOURCES,
         dead_letter_topic="enriched.dead-letters",
         group="koner-demo",
+        delivery="at_least_once",
         security_protocol="PLAINTEXT",
         idempotence=False,  # the embedded broker knows no idempotent producers
         session_timeout_seconds=6.0,
@@ -89,6 +90,7 @@ def demo_settings(bootstrap_servers: str, port: int) -> Settings:
         web_port=port,
         live_records=True,
     )
+    return settings.model_copy(update={"group_instance_id": None})
 
 
 class _Demo:
