@@ -3,7 +3,11 @@
 import gzip
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
+
+from worker.ner.network import LabelLayer
+from worker.training.labels import LabelledSpan
 
 PEOPLE = ("이병헌", "송강호", "전지현", "하정우", "김혜수")
 PLACES = ("서울", "부산", "제주", "강릉")
@@ -52,3 +56,17 @@ def write_data_folder(folder: Path, sentences: int = 40) -> Path:
             print(json.dumps({"review_id": str(number), "text": text}, ensure_ascii=False), file=lines)
     (folder / "utterances.txt").write_text("불 좀 켜줘\n문 좀 닫아줘\n", "utf-8")
     return folder
+
+
+def spans_of(layer: LabelLayer, tags: Iterable[int]) -> list[LabelledSpan]:
+    """The spans of a tag index per character; an `I-` that continues nothing of its label begins a span."""
+    spans: list[LabelledSpan] = []
+    start, label = 0, ""
+    for place, tag in enumerate([*tags, 0]):
+        prefix, _, name = layer.tags[max(int(tag), 0)].partition("-")
+        if label and (prefix != "I" or name != label):
+            spans.append(LabelledSpan(start, place, label))
+            label = ""
+        if prefix != "O" and not label:
+            start, label = place, name
+    return spans

@@ -3,10 +3,11 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from training_corpus import spans_of
 
 from worker.training.corpora import Sentence
 from worker.training.examples import Noise, batches, example_of, with_noise
-from worker.training.labels import FINE, KLUE, UNLABELLED, LabelledSpan, spans_of
+from worker.training.labels import FINE, KLUE, UNLABELLED, LabelledSpan
 
 LOUD = Noise(unspaced=1, repeated=1, unpunctuated=1, lowered=1)
 SENTENCE = Sentence(

@@ -59,17 +59,3 @@ def tags_of(layer: LabelLayer, length: int, spans: Iterable[LabelledSpan]) -> Ta
         tags[span.start : span.end] = index[f"I-{span.label}"]
         tags[span.start] = index[f"B-{span.label}"]
     return tags
-
-
-def spans_of(layer: LabelLayer, tags: Iterable[int]) -> list[LabelledSpan]:
-    """The spans of a tag index per character; an `I-` that continues nothing of its label begins a span."""
-    spans: list[LabelledSpan] = []
-    start, label = 0, ""
-    for place, tag in enumerate([*tags, 0]):
-        prefix, _, name = layer.tags[max(int(tag), 0)].partition("-")
-        if label and (prefix != "I" or name != label):
-            spans.append(LabelledSpan(start, place, label))
-            label = ""
-        if prefix != "O" and not label:
-            start, label = place, name
-    return spans
