@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from worker.ner.network import LabelLayer
+from worker.ner.layers import LabelLayer
 from worker.training.labels import LabelledSpan
 
 PEOPLE = ("이병헌", "송강호", "전지현", "하정우", "김혜수")

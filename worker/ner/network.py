@@ -14,23 +14,12 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from worker.ner.layers import LabelLayer
+
 FORMAT: Final = "koner-character-tagger/1"
 WEIGHTS: Final = "model.safetensors"
 ONNX_WEIGHTS: Final = "model.int8.onnx"
 _SCALE: Final = ".scale"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelLayer:
-    """One way to label a character: a name and its tags, `O` first, then `B-` and `I-` of each label."""
-
-    name: str
-    tags: tuple[str, ...]
-
-    @classmethod
-    def of(cls, name: str, labels: tuple[str, ...]) -> "LabelLayer":
-        """The layer whose tags are IOB2 over `labels`."""
-        return cls(name, ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")))
 
 
 @dataclass(frozen=True, slots=True)

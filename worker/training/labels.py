@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.ner.network import LabelLayer
+from worker.ner.layers import LabelLayer
 
 Tags = NDArray[np.int16]
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from worker.ner.decoding import decode
 from worker.ner.encoding import CharacterEncoder, Int64
-from worker.ner.network import CharacterTagger, LabelLayer
+from worker.ner.layers import LabelLayer
+from worker.ner.network import CharacterTagger
 from worker.ner.tags import TagTable
 from worker.training.evaluation import Predict
 from worker.training.labels import LabelledSpan
