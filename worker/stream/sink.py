@@ -1,4 +1,4 @@
-"""Where outputs go: one queue an output partition, one produced batch under way in each.
+"""Where outputs go, at least once: one queue an output partition, one produced batch under way in each.
 
 Guarantees: outputs handed in for one output partition are written in that order; each is reported acknowledged only
 after the broker said so (acks=all). A batch the broker does not take ends the sink with the error, and whoever owns it
@@ -6,86 +6,63 @@ reads again from the last commit.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from time import monotonic
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
-from aiokafka.partitioner import murmur2
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
-from worker.stream.connection import client_options
-from worker.stream.work import Output
-
-log = logging.getLogger(__name__)
-
-BATCH_BYTES = 256 * 1024
-REQUEST_TIMEOUT_MILLISECONDS = 30_000
-_positive_murmur2 = lru_cache(maxsize=16_384)(lambda key: murmur2(key) & 0x7FFFFFFF)
-
-
-class TooLarge(Exception):
-    """The broker refused a batch for its size: `topic` takes less than `limit` bytes at a time."""
-
-    def __init__(self, topic: str, limit: int) -> None:
-        super().__init__(f"{topic} takes no batch of {limit} bytes")
-        self.topic = topic
-        self.limit = limit
-
-
-def partition_for(key: bytes | None, input_partition: int, partitions: int) -> int:
-    """The output partition of a record, as Kafka's own producers choose it for a key (murmur2).
-
-    A record without a key follows its input partition, which keeps the order of those too.
-    """
-    if key is None:
-        return input_partition % partitions
-    return int(_positive_murmur2(key)) % partitions
+from worker.stream.producing import Router, TooLarge, end_producer, fill_batch, make_producer
+from worker.stream.work import Output, Partition
 
 
 class Sink:
     """Publishes outputs through one producer. `on_acknowledged` gets those of a batch that the broker has."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, *, on_acknowledged: Callable[[Sequence[Output]], None]
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        topics: Sequence[str],
+        *,
+        on_acknowledged: Callable[[Sequence[Output]], None],
     ) -> None:
+        """`topics` are all that outputs may name."""
         self._metrics = metrics
+        self._topics = topics
         self._on_acknowledged = on_acknowledged
-        self._batch_bytes = min(BATCH_BYTES, settings.max_publish_bytes)
+        self._router = Router()
         self._queues: dict[TopicPartition, deque[Output]] = {}
-        self._partition_counts: dict[str, int] = {}
         self._wake: dict[TopicPartition, asyncio.Event] = {}
         self._senders: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._producer = AIOKafkaProducer(
-            **client_options(settings),
-            acks="all",
-            enable_idempotence=settings.idempotence,
-            compression_type=None if settings.compression == "none" else settings.compression,
-            max_batch_size=self._batch_bytes,
-            max_request_size=settings.max_publish_bytes,
-            request_timeout_ms=REQUEST_TIMEOUT_MILLISECONDS,
-        )
+        self._producer = make_producer(settings, enable_idempotence=settings.idempotence)
 
-    async def start(self, topics: Sequence[str]) -> None:
-        """Connect, and learn how many partitions each of `topics` has."""
+    async def start(self) -> None:
+        """Connect, and learn how many partitions the topics have."""
         await self._producer.start()
-        for topic in topics:
-            self._partition_counts[topic] = len(await self._producer.partitions_for(topic))
+        await self._router.learn(self._producer, self._topics)
+
+    async def open(self, partitions: Sequence[Partition]) -> None:
+        """Nothing is needed for an input partition: every one shares the producer."""
+
+    async def shut(self, partition: Partition) -> None:
+        """Drop what is queued for a forgotten partition; a batch under way may still be written."""
+        for queue in self._queues.values():
+            kept = [output for output in queue if output.partition is not partition]
+            queue.clear()
+            queue.extend(kept)
 
     def publish(self, outputs: Sequence[Output]) -> None:
         """Queue outputs; those that meet in an output partition are written in this order."""
         for output in outputs:
-            partition = partition_for(output.key, output.record.partition, self._partition_counts[output.topic])
-            destination = TopicPartition(output.topic, partition)
+            destination = self._router.destination(output)
             queue = self._queues.get(destination)
             if queue is None:
-                queue = self._open(destination)
+                queue = self._open_queue(destination)
             queue.append(output)
             self._wake[destination].set()
 
@@ -98,21 +75,10 @@ class Sink:
         for sender in self._senders:
             sender.cancel()
         await asyncio.gather(*self._senders, return_exceptions=True)
-        if not self._failed.done():
-            self._failed.cancel()
-        stopping = asyncio.ensure_future(self._producer.stop())
-        done, _ = await asyncio.wait([stopping], timeout=patience)
-        if not done:
-            # A producer flushes before it stops, for ever if the broker is away: take its connections away first.
-            await self._producer.client.close()
-            sender_task = self._producer._sender.sender_task
-            if sender_task is not None:
-                sender_task.cancel()
-            await asyncio.wait([stopping], timeout=patience)
-            stopping.cancel()
-        await asyncio.gather(stopping, return_exceptions=True)
+        self._failed.cancel()
+        await end_producer(self._producer, patience)
 
-    def _open(self, destination: TopicPartition) -> deque[Output]:
+    def _open_queue(self, destination: TopicPartition) -> deque[Output]:
         queue: deque[Output] = deque()
         wake = asyncio.Event()
         self._queues[destination], self._wake[destination] = queue, wake
@@ -133,33 +99,12 @@ class Sink:
             await wake.wait()
             wake.clear()
             while queue:
-                outputs, builder = self._fill_batch(queue)
-                if not outputs:
-                    continue
+                outputs, batch = fill_batch(self._producer, queue)
                 started = monotonic()
-                size = builder.size()
+                size = batch.size()
                 try:
-                    await (await self._producer.send_batch(builder, destination.topic, partition=destination.partition))
+                    await (await self._producer.send_batch(batch, destination.topic, partition=destination.partition))
                 except MessageSizeTooLargeError:
-                    limit = size // 2 if len(outputs) > 1 else outputs[0].size - 1
-                    raise TooLarge(destination.topic, limit) from None
+                    raise TooLarge.batch(destination.topic, outputs, size) from None
                 self._metrics.stage_seconds.labels("publish").observe(monotonic() - started)
                 self._on_acknowledged(outputs)
-
-    def _fill_batch(self, queue: deque[Output]) -> tuple[list[Output], BatchBuilder]:
-        """Take what fits in one batch off the queue; outputs of a forgotten partition are passed over."""
-        builder = self._producer.create_batch()
-        outputs: list[Output] = []
-        while queue:
-            output = queue[0]
-            if output.partition.forgotten:
-                queue.popleft()
-                continue
-            appended = builder.append(
-                key=output.key, value=output.value, timestamp=output.timestamp, headers=output.headers
-            )
-            if appended is None:
-                break
-            outputs.append(queue.popleft())
-        builder.close()
-        return outputs, builder

@@ -48,8 +48,8 @@ class LaneBound:
 class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
     """Reads the assigned partitions and hands their records on.
 
-    `on_records(partition, records)` gets what was fetched. Before partitions are given up, `drain` is awaited, and
-    `on_forgotten` is called for each afterwards.
+    `prepare(partitions)` is awaited before newly assigned partitions are read, and `on_records(partition, records)`
+    gets what was fetched. Before partitions are given up `drain` is awaited, and then `forget(partition)` for each.
     """
 
     def __init__(
@@ -57,15 +57,18 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         settings: Settings,
         metrics: Metrics,
         *,
+        prepare: Callable[[Sequence[Partition]], Awaitable[None]],
         on_records: Callable[[Partition, Sequence[Any]], None],
         drain: Callable[[], Awaitable[None]],
-        on_forgotten: Callable[[Partition], None],
+        forget: Callable[[Partition], Awaitable[None]],
     ) -> None:
         self._metrics = metrics
         self._sources: dict[str, Source] = {source.topic: source for source in settings.sources}
+        self._prepare = prepare
         self._on_records = on_records
         self._drain = drain
-        self._on_forgotten = on_forgotten
+        self._forget = forget
+        self._failure: Exception | None = None  # of a rebalance callback, whose own errors the consumer only logs
         self._stopping = False
         self._next_pass_over = 0.0
         lanes: set[str] = {source.lane for source in settings.sources}
@@ -99,6 +102,8 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
     async def run(self) -> None:
         """Fetch until `stop`, pausing partitions whose lane is full. Raises what the consumer raises."""
         while not self._stopping:
+            if self._failure is not None:
+                raise self._failure
             self._pause_full_lanes()
             fetched = await self.consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
             # Whose records these are is settled before anything else runs: a rebalance may come between two partitions.
@@ -132,21 +137,48 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         """Finish what can be finished, then forget the partitions."""
         if self.partitions:
             await self._drain()
-        for partition in self.partitions.values():
-            partition.forgotten = True
-            self._on_forgotten(partition)
-        self.partitions.clear()
+        await self.forget_all()
+
+    async def forget_all(self) -> None:
+        """Give every partition up: nothing of it is handed on, published from the queues, or committed any more."""
+        forgotten = list(self.partitions.values())
+        self.partitions = {}
         self.assigned.clear()
+        for partition in forgotten:
+            partition.forgotten = True
+        for partition in forgotten:
+            await self._forget(partition)
         self._metrics.assigned_partitions.set(0)
         self._metrics.consumer_lag.clear()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Start on new partitions, each with a checkpoint of its own."""
-        self.partitions = {tp: Partition(tp, self._sources[tp.topic]) for tp in assigned}
+        """Start on new partitions, each with a checkpoint of its own, where the last commit left off.
+
+        The consumer may have asked for the committed offsets before `prepare` fenced the previous owner, whose last
+        commit can have come in between: so they are asked for again. What was fetched meanwhile is fetched again too.
+        """
+        partitions = {tp: Partition(tp, self._sources[tp.topic]) for tp in assigned}
+        try:
+            await self._prepare(list(partitions.values()))
+            starts = {topic_partition: await self._start_of(topic_partition) for topic_partition in partitions}
+        except Exception as error:
+            self._failure = error
+            return
+        # From here nothing is awaited: a fetch between a seek and the taking over would be lost.
+        for topic_partition, offset in starts.items():
+            self.consumer.seek(topic_partition, offset)
+        self.partitions = partitions
         self.assigned.set()
         self._metrics.rebalances.inc()
-        self._metrics.assigned_partitions.set(len(self.partitions))
-        log.info("assigned %d partitions", len(self.partitions))
+        self._metrics.assigned_partitions.set(len(partitions))
+        log.info("assigned %d partitions", len(partitions))
+
+    async def _start_of(self, topic_partition: TopicPartition) -> int:
+        """The committed offset, or the first there is."""
+        committed = await self.consumer.committed(topic_partition)
+        if committed is not None:
+            return int(committed)
+        return int((await self.consumer.beginning_offsets([topic_partition]))[topic_partition])
 
     async def _pass_over_markers(self) -> None:
         """Follow the consumer past a transaction's markers, which are offsets without a record.

@@ -1,0 +1,361 @@
+"""One connection of the worker to Kafka, from joining the group to leaving it: source, engine, checkpoint, sink joined.
+
+Guarantee: every record that was fetched is published as an enriched record, a dead letter or a tombstone before its
+offset is committed (at least once), or in one transaction with its offset (exactly once). A session that fails is
+closed and forgotten as a whole; the next one reads again from the last commit.
+"""
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from time import monotonic, time
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from worker.contracts import Contracts, Reason, Refused, dead_letter_headers
+from worker.ner.engine import Engine
+from worker.observe.live import Recent
+from worker.observe.metrics import Metrics
+from worker.records import Enrichment, Entity, Origin
+from worker.settings import Settings
+from worker.stream.inference import Inference
+from worker.stream.sink import Sink
+from worker.stream.source import PartitionReader
+from worker.stream.transactions import TransactionalSink
+from worker.stream.work import Headers, Outcome, Output, Partition, Work, raw_size
+
+log = logging.getLogger(__name__)
+
+RECORD_OVERHEAD = 128  # bytes of a batch and record header beside key, value and headers, rounded up
+PROBE_SECONDS = 2.0
+PROBE_PATIENCE = 5.0
+COMMIT_PATIENCE = 5.0
+CLOSE_PATIENCE = 5.0
+
+
+class Session:
+    """Runs from `start` until `run` ends, by `stop` or by an error; then `close` it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        inference: Inference,
+        contracts: Contracts,
+        metrics: Metrics,
+        recent: Recent,
+        *,
+        limits: Mapping[str, int],
+    ) -> None:
+        """`limits` holds the largest record each topic was found to take, in bytes."""
+        self._settings = settings
+        self._engine = engine
+        self._inference = inference
+        self._contracts = contracts
+        self._metrics = metrics
+        self._recent = recent
+        self._limits = limits
+        info = engine.info
+        self._enrichments = {
+            source.topic: Enrichment(source.kind, info.name, info.revision, info.taxonomy)
+            for source in settings.sources
+        }
+        topics = sorted({source.output for source in settings.sources} | {settings.dead_letter_topic})
+        make_sink = TransactionalSink if settings.delivery == "exactly_once" else Sink
+        self._sink = make_sink(settings, metrics, topics, on_acknowledged=self._acknowledge)
+        self._source = PartitionReader(
+            settings,
+            metrics,
+            prepare=self._sink.open,
+            on_records=self._take_in,
+            drain=self._drain_for_rebalance,
+            forget=self._forget,
+        )
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = asyncio.Event()
+        self.broker_answers = False
+
+    @property
+    def assigned(self) -> bool:
+        """Whether the group has given this worker its partitions (it may be none)."""
+        return self._source.assigned.is_set()
+
+    @property
+    def in_flight(self) -> int:
+        """Records between fetch and acknowledgement."""
+        return sum(bound.records for bound in self._source.bounds.values())
+
+    async def start(self) -> None:
+        """Connect to the broker and join the group. Raises aiokafka's errors; `close` all the same."""
+        await self._sink.start()
+        await self._source.start()
+        self.broker_answers = True
+
+    async def run(self) -> None:
+        """Work until `stop` is through. Raises whatever keeps this session from going on."""
+        tasks = {
+            asyncio.create_task(self._source.run(), name="source"),
+            asyncio.create_task(self._sink.run(), name="sink"),
+            asyncio.create_task(self._commit_regularly(), name="commit"),
+            asyncio.create_task(self._probe_regularly(), name="probe"),
+        }
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        pending: set[asyncio.Task[Any]] = tasks | {stopping}
+        try:
+            while not stopping.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            for task in tasks | {stopping}:
+                task.cancel()
+            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Fetch no more, finish what is in flight within the grace time, commit, and let `run` return."""
+        self._source.stop_fetching()
+        await self._wait_until_idle(self._settings.grace_seconds)
+        if self.in_flight:
+            log.warning("%d records were not finished in time; they will be read again", self.in_flight)
+        await self._commit_with_patience()
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Leave the group and disconnect; what is unfinished is forgotten."""
+        self.broker_answers = False
+        await self._source.forget_all()
+        await self._sink.close(CLOSE_PATIENCE)
+        try:
+            await asyncio.wait_for(self._source.leave(), CLOSE_PATIENCE)
+        except (TimeoutError, KafkaError) as error:
+            log.warning("left the group without saying goodbye: %s", type(error).__name__)
+
+    # A record's way: taken in, assembled, acknowledged.
+
+    def _take_in(self, partition: Partition, records: Sequence[Any]) -> None:
+        started = monotonic()
+        source, checkpoint = partition.source, partition.checkpoint
+        works: list[Work] = []
+        leaving: list[Output] = []
+        size = 0
+        for record in records:
+            size += raw_size(record)
+            checkpoint.begin(record.offset)
+            value = record.value
+            if value is None:
+                output = self._output(source.output, None, record.headers, "tombstone", partition, record, started)
+                leaving += checkpoint.finish(record.offset, output)
+                continue
+            try:
+                document = self._contracts.decode(source.kind, value, self._settings.max_text_chars)
+            except Refused as refused:
+                output = self._dead_letter(partition, record, started, refused.reason, refused.detail)
+                leaving += checkpoint.finish(record.offset, output)
+                continue
+            works.append(Work(record, partition, document, started))
+        self._count_in(partition, len(records), size)
+        if works:
+            self._inference.submit(works)
+        if leaving:
+            self._sink.publish(leaving)
+        self._metrics.records_in.labels(source.topic).inc(len(records))
+        self._metrics.bytes_in.labels(source.topic).inc(size)
+        self._metrics.stage_seconds.labels("decode").observe(monotonic() - started)
+
+    def assemble(self, works: Sequence[Work]) -> None:
+        """Turn works that came back from the engine into outputs; those of forgotten partitions are thrown away."""
+        started = monotonic()
+        enriched_at = _now()
+        types: Counter[str] = Counter()
+        leaving: list[Output] = []
+        for work in works:
+            partition, record = work.partition, work.record
+            if partition.forgotten:
+                continue
+            output = self._enrich(work, enriched_at, types)
+            leaving += partition.checkpoint.finish(record.offset, output)
+        for name, count in types.items():
+            self._metrics.entities.labels(name).inc(count)
+        self._metrics.stage_seconds.labels("assemble").observe(monotonic() - started)
+        if leaving:
+            self._sink.publish(leaving)
+
+    def _enrich(self, work: Work, enriched_at: str, types: Counter[str]) -> Output:
+        partition, record = work.partition, work.record
+        if work.error is not None or work.encoded is None:
+            return self._dead_letter(partition, record, work.fetched_at, "model_error", str(work.error))
+        try:
+            entities: list[Entity] = self._engine.assemble(work.encoded, work.spans)
+        except Exception as error:  # whatever it is, it concerns this one text
+            detail = f"assembling the spans raised {type(error).__name__}"
+            return self._dead_letter(partition, record, work.fetched_at, "model_error", detail)
+        origin = Origin(record.topic, record.partition, record.offset)
+        enrichment = self._enrichments[record.topic]
+        value = self._contracts.encode(work.document, entities, enrichment, origin, enriched_at)
+        topic = partition.source.output
+        output = self._output(topic, value, record.headers, "enriched", partition, record, work.fetched_at)
+        limit = self._limit(topic)
+        if output.size > limit:
+            detail = f"{output.size} bytes enriched, {topic} takes {limit}"
+            return self._dead_letter(partition, record, work.fetched_at, "too_large_to_publish", detail)
+        for entity in entities:
+            types[entity.type] += 1
+        return output
+
+    def _acknowledge(self, outputs: Sequence[Output]) -> None:
+        now, clock = monotonic(), time()
+        metrics = self._metrics
+        for output in outputs:
+            partition, record = output.partition, output.record
+            if partition.forgotten:
+                continue
+            partition.checkpoint.acknowledge(record.offset)
+            source = partition.source
+            self._count_out(partition, 1, raw_size(record))
+            metrics.records_out.labels(source.topic, output.outcome).inc()
+            if output.reason:
+                metrics.dead_letters.labels(source.topic, output.reason).inc()
+            metrics.latency_seconds.labels(source.topic).observe(now - output.fetched_at)
+            if output.timestamp >= 0:
+                metrics.end_to_end_seconds.labels(source.topic).observe(max(0.0, clock - output.timestamp / 1000))
+            if output.outcome == "enriched" and output.value is not None:
+                self._recent.add(output.value)
+
+    def _dead_letter(self, partition: Partition, record: Any, fetched_at: float, reason: Reason, detail: str) -> Output:
+        topic = self._settings.dead_letter_topic
+        origin = Origin(record.topic, record.partition, record.offset)
+        headers = [*record.headers, *dead_letter_headers(reason, detail, origin, _now())]
+        return self._output(topic, record.value, headers, "dead_letter", partition, record, fetched_at, reason)
+
+    @staticmethod
+    def _output(
+        topic: str,
+        value: bytes | None,
+        headers: Headers,
+        outcome: Outcome,
+        partition: Partition,
+        record: Any,
+        fetched_at: float,
+        reason: str = "",
+    ) -> Output:
+        return Output(
+            topic, record.key, value, headers, record.timestamp, outcome, partition, record, fetched_at, reason
+        )
+
+    def _limit(self, topic: str) -> int:
+        return min(self._settings.max_publish_bytes - RECORD_OVERHEAD, self._limits.get(topic, sys.maxsize))
+
+    # What is in flight.
+
+    def _count_in(self, partition: Partition, records: int, size: int) -> None:
+        partition.records += records
+        partition.bytes += size
+        self._source.bounds[partition.source.lane].add(records, size)
+        self._idle.clear()
+
+    def _count_out(self, partition: Partition, records: int, size: int) -> None:
+        partition.records -= records
+        partition.bytes -= size
+        self._source.release(partition.source.lane, records, size)
+        if not self.in_flight:
+            self._idle.set()
+
+    async def _forget(self, partition: Partition) -> None:
+        self._inference.discard(partition)
+        await self._sink.shut(partition)
+        self._count_out(partition, partition.records, partition.bytes)
+
+    async def _wait_until_idle(self, patience: float) -> None:
+        try:
+            await asyncio.wait_for(self._idle.wait(), patience)
+        except TimeoutError:
+            log.info("%d records are still in flight after %.1f s", self.in_flight, patience)
+
+    async def _drain_for_rebalance(self) -> None:
+        await self._wait_until_idle(self._settings.drain_seconds)
+        await self._commit_with_patience()
+
+    # Offsets.
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.commit_interval_seconds)
+            await self._commit()
+
+    async def _commit_with_patience(self) -> None:
+        try:
+            await asyncio.wait_for(self._commit(), COMMIT_PATIENCE)
+        except TimeoutError:
+            log.warning("the last commit was not answered; records since the one before will be read again")
+
+    async def _commit(self) -> None:
+        """Commit how far each partition is acknowledged. A commit that fails is made up for by the next one.
+
+        Under exactly once there is nothing to do here but for markers that were passed over: the offsets went with the
+        outputs.
+        """
+        partitions = {
+            tp: (partition, partition.checkpoint.to_commit)
+            for tp, partition in self._source.partitions.items()
+            if partition.checkpoint.to_commit is not None
+        }
+        if not partitions:
+            return
+        try:
+            await self._source.consumer.commit({tp: offset for tp, (_, offset) in partitions.items()})
+        except (CommitFailedError, IllegalStateError) as error:
+            # The group has moved on; the rebalance that follows settles what is ours.
+            self._metrics.commits.labels("failed").inc()
+            log.warning("a commit came too late for the group: %s", type(error).__name__)
+        except KafkaError as error:
+            self._metrics.commits.labels("failed").inc()
+            if not error.retriable:
+                raise
+            log.warning("a commit failed and will be tried again: %s", type(error).__name__)
+        else:
+            self._metrics.commits.labels("done").inc()
+            for partition, offset in partitions.values():
+                partition.checkpoint.committed = offset
+
+    # What the operator sees.
+
+    async def _probe_regularly(self) -> None:
+        while True:
+            await self._probe()
+            self._inference.observe()
+            in_flight = self._source.bounds.values()
+            self._metrics.in_flight_records.set(sum(bound.records for bound in in_flight))
+            self._metrics.in_flight_bytes.set(sum(bound.bytes for bound in in_flight))
+            await asyncio.sleep(PROBE_SECONDS)
+
+    async def _probe(self) -> None:
+        """Ask the broker for the ends of our partitions: tells the lag, and whether the broker answers."""
+        partitions = dict(self._source.partitions)
+        probed = list(partitions) or [TopicPartition(self._settings.sources[0].topic, 0)]
+        try:
+            async with asyncio.timeout(PROBE_PATIENCE):
+                ends = await self._source.consumer.end_offsets(probed)
+                reached = {tp: await self._reached(partition) for tp, partition in partitions.items()}
+        except (TimeoutError, KafkaError):
+            self.broker_answers = False
+        else:
+            self.broker_answers = True
+            for tp, offset in reached.items():
+                if tp in self._source.partitions:
+                    lag = self._metrics.consumer_lag.labels(tp.topic, str(tp.partition))
+                    lag.set(max(0, ends[tp] - offset))
+        self._metrics.broker_up.set(self.broker_answers)
+
+    async def _reached(self, partition: Partition) -> int:
+        reached = partition.checkpoint.reached
+        return await self._source.consumer.position(partition.topic_partition) if reached is None else reached
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
