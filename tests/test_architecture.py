@@ -23,12 +23,14 @@ ARROWS: dict[str, frozenset[str]] = {
     "logs": frozenset({"settings"}),
     "observe": frozenset({"records", "settings"}),
     "stream": frozenset({"contracts", "ner", "enrich", "text", "records", "settings", "observe"}),
+    "audit": frozenset({"stream", "contracts", "records", "settings"}),
+    "recovery": frozenset({"audit", "stream", "contracts", "ner", "records", "settings", "observe"}),
     "app": frozenset({"stream", "contracts", "ner", "enrich", "text", "records", "settings", "observe", "logs"}),
     "training": frozenset({"ner", "text", "records"}),
     "demo": frozenset({"app", "stream", "contracts", "ner", "text", "records", "settings", "observe", "logs"}),
     "cli": frozenset(
         {"app", "stream", "contracts", "ner", "enrich", "text", "records", "settings", "observe", "logs"}
-        | {"training", "demo"}
+        | {"training", "demo", "audit", "recovery"}
     ),
 }
 
@@ -46,6 +48,8 @@ FOREIGN: dict[str, frozenset[str]] = {
     "observe": MODELS | {"aiokafka"},  # Faust serves its pages
     "training": KAFKA | WEB,
     "stream": MODELS | WEB,
+    "audit": MODELS | WEB,
+    "recovery": MODELS | WEB,
     "app": MODELS,
     "cli": KAFKA | MODELS | WEB,
     "demo": MODELS,

@@ -1,0 +1,283 @@
+"""What went in against what came out. Knows records and nothing of Kafka clients.
+
+Memory: 60 bytes a raw record (60 MB a million), 250 bytes more for a tombstone, nothing for an output.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from worker.audit.findings import Findings
+from worker.audit.meaning import Meaning, read_meaning
+from worker.audit.partition import NOTHING, Fingerprint, RawPartition, digest, digest_headers
+from worker.audit.report import PartitionReport, Report
+from worker.audit.spans import are_exact
+from worker.audit.tombstones import Tombstones
+from worker.records import Origin
+
+REASON_HEADER = "koner-reason"
+DEAD_LETTER_HEADERS = frozenset(
+    {REASON_HEADER, "koner-detail", "koner-topic", "koner-partition", "koner-offset", "koner-failed-at"}
+)
+MARKER_HEADER = "koner-marker"  # a record of ours among the dead letters that is none: see worker.recovery.markers
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What of a raw partition is looked at: offsets from `start` up to `end`, of which the broker has `first` on."""
+
+    first: int
+    start: int
+    end: int
+    due: int  # what lies before it must have an output; what lies after it may be pending
+    committed: int | None = None  # the group's offset, if it has one
+
+
+class _Source:
+    """A raw partition under audit."""
+
+    def __init__(self, bounds: Bounds, most_examples: int) -> None:
+        self.bounds = bounds
+        self.records = RawPartition()
+        self.counts: Counter[str] = Counter()
+        self.findings = Findings(most_examples)
+        self.unplaced: set[int] = set()
+
+
+class Ledger:
+    """Holds outputs against raw records: `open` partitions, `add_raw` all their records, `add_output` all outputs.
+
+    A record is anything with `topic`, `partition`, `offset`, `key`, `value`, `headers` and `timestamp`. Those of a
+    partition come in offset order; all raw ones come before the first output.
+    """
+
+    def __init__(self, outputs: Mapping[str, str], dead_letter_topic: str, *, most_examples: int = 10) -> None:
+        """`outputs` names the output topic of each source topic."""
+        self._outputs = outputs
+        self._dead_letter_topic = dead_letter_topic
+        self._most_examples = most_examples
+        self._sources: dict[tuple[str, int], _Source] = {}
+        self._tombstones = {topic: Tombstones() for topic in set(outputs.values())}
+        self._places: dict[tuple[str, int], int] = {}
+        self._findings = Findings(most_examples)
+        self._foreign = 0
+
+    def open(self, topic: str, partition: int, bounds: Bounds) -> None:
+        """Take a raw partition under audit."""
+        self._sources[topic, partition] = _Source(bounds, self._most_examples)
+
+    def add_raw(self, record: Any) -> None:
+        """Take up a raw record."""
+        source = self._sources[record.topic, record.partition]
+        meaning = None if record.value is None else read_meaning(record.value)
+        fingerprint = Fingerprint(
+            NOTHING if meaning is None else digest(meaning.without_added),
+            digest(record.value),
+            digest(record.key),
+            digest_headers(record.headers),
+            record.timestamp,
+        )
+        source.records.add(record.offset, fingerprint)
+        if record.value is None:
+            tombstones = self._tombstones[self._outputs[record.topic]]
+            tombstones.expect(fingerprint, Origin(record.topic, record.partition, record.offset))
+
+    def add_output(self, record: Any) -> None:
+        """Hold an output against the raw record it is of."""
+        if record.topic == self._dead_letter_topic:
+            self._add_dead_letter(record)
+        elif record.value is None:
+            self._add_tombstone(record)
+        else:
+            self._add_enriched(record)
+
+    def report(self, *, allow_doubles: bool = False, trimmed_outputs: Mapping[str, int] | None = None) -> Report:
+        """Say what was found, once everything was added."""
+        strays = self._settle_tombstones()
+        partitions = [self._report_partition(*place, source) for place, source in sorted(self._sources.items())]
+        return Report(
+            partitions,
+            allow_doubles,
+            unreadable=self._findings.of("unreadable"),
+            foreign=self._foreign,
+            stray_tombstones=strays,
+            trimmed_outputs=trimmed_outputs or {},
+        )
+
+    # Outputs.
+
+    def _add_dead_letter(self, record: Any) -> None:
+        headers = list(record.headers)
+        names = [name for name, _ in headers]
+        if REASON_HEADER not in names:
+            if MARKER_HEADER not in names:
+                self._findings.add("unreadable", None, _origin(record), "headers")
+            return
+        added = len(names) - 1 - names[::-1].index(REASON_HEADER)
+        ours = dict(headers[added:])
+        source = _read_coordinates(ours)
+        if source is None:
+            self._findings.add("unreadable", None, _origin(record), "headers")
+            return
+        carried = headers[:added] + [header for header in headers[added:] if header[0] not in DEAD_LETTER_HEADERS]
+        differs = [] if ours.keys() >= DEAD_LETTER_HEADERS else ["headers"]
+        self._match("dead_letters", source, record, carried, digest(record.value), None, differs)
+
+    def _add_enriched(self, record: Any) -> None:
+        meaning = read_meaning(record.value)
+        source = None if meaning is None else _read_source(meaning)
+        if meaning is None or source is None:
+            self._findings.add("unreadable", None, _origin(record), "not_json" if meaning is None else "value")
+            return
+        if self._outputs.get(source.topic, record.topic) != record.topic:
+            self._foreign += 1
+            return
+        self._match("enriched", source, record, record.headers, digest(meaning.without_added), meaning, [])
+
+    def _match(
+        self,
+        kind: str,
+        origin: Origin,
+        record: Any,
+        headers: Sequence[tuple[str, bytes | None]],
+        content: int,
+        meaning: Meaning | None,
+        differs: list[str],
+    ) -> None:
+        """Hold an output that says where it comes from against what is there."""
+        if origin.topic not in self._outputs:
+            self._foreign += 1
+            return
+        source = self._sources.get((origin.topic, origin.partition))
+        if source is None:
+            self._findings.add("unreadable", origin, _origin(record), "no such partition")
+            return
+        bounds, output = source.bounds, _origin(record)
+        if origin.offset >= bounds.end:
+            source.findings.add("unknown", origin, output)
+            return
+        index = source.records.find(origin.offset)
+        if index is None:
+            kind = "gone" if origin.offset < bounds.first else "outside" if origin.offset < bounds.start else "absent"
+            source.counts[kind] += 1
+            return
+        source.counts[kind] += 1
+        if source.records.outputs(index):
+            source.findings.add("double", origin, output)
+        source.records.note_output(index, self._place(record), record.offset)
+        expected = source.records.fingerprint(index)
+        if content != (expected.meaning if meaning is not None else expected.value):
+            differs = ["value", *differs]
+        if digest(record.key) != expected.key:
+            differs = [*differs, "key"]
+        if digest_headers(headers) != expected.headers:
+            differs = [*differs, "headers"]
+        if record.timestamp != expected.timestamp:
+            differs = [*differs, "timestamp"]
+        for what in dict.fromkeys(differs):
+            source.findings.add("changed", origin, output, what)
+        if meaning is not None and not are_exact(meaning):
+            source.findings.add("inexact", origin, output)
+
+    def _add_tombstone(self, record: Any) -> None:
+        fingerprint = Fingerprint(
+            NOTHING, NOTHING, digest(record.key), digest_headers(record.headers), record.timestamp
+        )
+        self._tombstones[record.topic].find(fingerprint, _origin(record))
+
+    def _place(self, record: Any) -> int:
+        return self._places.setdefault((record.topic, record.partition), len(self._places))
+
+    # What is left at the end.
+
+    def _settle_tombstones(self) -> int:
+        """Give the tombstones that were found to the raw ones they may be of; returns how many are of none."""
+        strays = 0
+        for tombstones in self._tombstones.values():
+            for expected, found in tombstones.pairs():
+                if not expected:
+                    strays += len(found)
+                    continue
+                # A tombstone that must have been passed on has a better claim than one that is pending.
+                expected.sort(key=lambda origin: (self._is_pending(origin), astuple(origin)))
+                for origin, output in zip(expected, found, strict=False):
+                    source = self._sources[origin.topic, origin.partition]
+                    index = source.records.find(origin.offset)
+                    assert index is not None
+                    source.counts["tombstones"] += 1
+                    if source.records.outputs(index):
+                        source.findings.add("double", origin, output)
+                    # Of several alike nobody can tell which is which, so they do not count for the order.
+                    if len(expected) > 1:
+                        source.unplaced.add(index)
+                    place = self._places.setdefault((output.topic, output.partition), len(self._places))
+                    source.records.note_output(index, place, output.offset)
+                for output in found[len(expected) :]:
+                    origin = expected[-1]
+                    source = self._sources[origin.topic, origin.partition]
+                    source.counts["tombstones"] += 1
+                    source.findings.add("double", origin, output)
+        return strays
+
+    def _is_pending(self, origin: Origin) -> bool:
+        return origin.offset >= self._sources[origin.topic, origin.partition].bounds.due
+
+    def _report_partition(self, topic: str, partition: int, source: _Source) -> PartitionReport:
+        records, findings, bounds = source.records, source.findings, source.bounds
+        pending = 0
+        for index in records.without_output():
+            origin = Origin(topic, partition, records.offset(index))
+            if self._is_pending(origin):
+                pending += 1
+            else:
+                findings.add("missing", origin, None)
+        places = list(self._places)
+        for index, place, offset in records.late(source.unplaced):
+            output = Origin(*places[place], offset)
+            findings.add("out_of_order", Origin(topic, partition, records.offset(index)), output)
+        return PartitionReport(
+            topic,
+            partition,
+            bounds.first,
+            bounds.start,
+            bounds.end,
+            bounds.committed,
+            raw=len(records),
+            enriched=source.counts["enriched"],
+            dead_letters=source.counts["dead_letters"],
+            tombstones=source.counts["tombstones"],
+            pending=pending,
+            missing=findings.of("missing"),
+            double=findings.of("double"),
+            out_of_order=findings.of("out_of_order"),
+            changed=findings.of("changed"),
+            inexact=findings.of("inexact"),
+            unknown=findings.of("unknown"),
+            gone=source.counts["gone"],
+            absent=source.counts["absent"],
+            outside=source.counts["outside"],
+        )
+
+
+def _origin(record: Any) -> Origin:
+    return Origin(record.topic, record.partition, record.offset)
+
+
+def _read_coordinates(headers: Mapping[str, bytes | None]) -> Origin | None:
+    topic, partition, offset = (headers.get(f"koner-{name}") for name in ("topic", "partition", "offset"))
+    try:
+        return Origin((topic or b"").decode(), int(partition or b""), int(offset or b""))
+    except ValueError:
+        return None
+
+
+def _read_source(meaning: Meaning) -> Origin | None:
+    enrichment = meaning.member("enrichment")
+    source = enrichment.get("source") if isinstance(enrichment, dict) else None
+    if not isinstance(source, dict):
+        return None
+    topic, partition, offset = source.get("topic"), source.get("partition"), source.get("offset")
+    if not isinstance(topic, str) or type(partition) is not int or type(offset) is not int:
+        return None
+    return Origin(topic, partition, offset)

@@ -1,0 +1,150 @@
+"""Ranges of partitions read from start to end, without a consumer group: nothing is committed, nobody is disturbed.
+
+Guarantee: of every range, each record that a `read_committed` reader can see is handed out once, in offset order of its
+partition. The end of a partition is what a fetch tells of it (its last stable offset), which holds on every broker; the
+embedded one answers a question for the end with the last batch's first record.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import AuthenticationFailedError, AuthorizationError, KafkaError
+
+from worker.settings import Settings
+from worker.stream.connection import client_options
+
+STALL_SECONDS = 60.0
+FETCH_WAIT_MILLISECONDS = 100
+POLL_MILLISECONDS = 200
+RECORDS_A_POLL = 500
+
+
+class ReadingError(Exception):
+    """A topic cannot be read; the message is one line: which, why, what to do."""
+
+
+@asynccontextmanager
+async def open_reader(settings: Settings, *, group: str | None = None) -> AsyncIterator["RangeReader"]:
+    """A reader that is connected. With `group` it can tell that group's offsets; it never joins it.
+
+    Raises `ReadingError` where the broker is not there, refuses, or goes away while it is read.
+    """
+    consumer = AIOKafkaConsumer(
+        **client_options(settings),
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=FETCH_WAIT_MILLISECONDS,
+    )
+    try:
+        await consumer.start()
+        yield RangeReader(consumer)
+    except (AuthenticationFailedError, AuthorizationError) as error:
+        raise ReadingError(
+            f"{settings.bootstrap_servers}: the broker refuses to let us read ({type(error).__name__}); "
+            "check the sasl_ and ssl_ settings and the ACLs"
+        ) from None
+    except KafkaError as error:
+        raise ReadingError(
+            f"{settings.bootstrap_servers}: cannot be read ({type(error).__name__}); is the broker up and reachable?"
+        ) from None
+    finally:
+        await consumer.stop()
+
+
+class RangeReader:
+    """Reads ranges of offsets. A range is a Python `range`: from its start up to its stop."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+
+    async def partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
+        """All partitions of `topics`. Raises `ReadingError` where a topic does not exist."""
+        names = sorted(set(topics))
+        existing = await self._consumer.topics()
+        missing = [name for name in names if name not in existing]
+        if missing:
+            raise ReadingError(f"{', '.join(missing)}: no such topic (or no right to see it)")
+        return [
+            TopicPartition(name, number)
+            for name in names
+            for number in sorted(self._consumer.partitions_for_topic(name) or ())
+        ]
+
+    async def starts(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset that the broker still has of each partition."""
+        wanted = list(partitions)
+        return dict(await self._consumer.beginning_offsets(wanted)) if wanted else {}
+
+    async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset after the last that can be read now, of each partition."""
+        wanted = list(partitions)
+        if not wanted:
+            return {}
+        near = await self._consumer.end_offsets(wanted)
+        self._consumer.assign(wanted)
+        for partition, offset in near.items():
+            self._consumer.seek(partition, offset)
+        ends: dict[TopicPartition, int] = {}
+        deadline = monotonic() + STALL_SECONDS
+        while len(ends) < len(wanted):
+            if monotonic() > deadline:
+                raise ReadingError(f"the broker does not tell the end of {_names(set(wanted) - ends.keys())}")
+            await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=1)
+            for partition in wanted:
+                end = self._consumer.last_stable_offset(partition)
+                if end is None or end < 0:
+                    end = self._consumer.highwater(partition)
+                if end is not None:
+                    ends[partition] = max(end, ends.get(partition, 0))
+        return ends
+
+    async def at_time(self, partitions: Iterable[TopicPartition], milliseconds: int) -> dict[TopicPartition, int]:
+        """The first offset whose record is not older than a time (since the epoch); a partition without such: its end.
+
+        Kafka looks for it by the records' timestamps, which need not ascend.
+        """
+        wanted = list(partitions)
+        found = await self._consumer.offsets_for_times(dict.fromkeys(wanted, milliseconds)) if wanted else {}
+        later = [partition for partition in wanted if found.get(partition) is None or found[partition].timestamp < 0]
+        ends = await self.ends(later)
+        return {partition: ends[partition] if partition in ends else found[partition].offset for partition in wanted}
+
+    async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        """The group's committed offset of each partition."""
+        wanted = list(partitions)
+        self._consumer.assign(wanted)
+        return {partition: await self._consumer.committed(partition) for partition in wanted}
+
+    async def read(self, ranges: Mapping[TopicPartition, range]) -> AsyncIterator[list[Any]]:
+        """Hand out the records of all ranges, in lists of one partition each."""
+        waiting = {partition: offsets.stop for partition, offsets in ranges.items() if len(offsets)}
+        if not waiting:
+            return
+        self._consumer.assign(list(waiting))
+        for partition in waiting:
+            self._consumer.seek(partition, ranges[partition].start)
+        moved_at = monotonic()
+        while waiting:
+            fetched = await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
+            for partition, records in fetched.items():
+                stop = waiting.get(partition, 0)
+                wanted = [record for record in records if record.offset < stop]
+                if wanted:
+                    yield wanted
+                    moved_at = monotonic()
+            for partition, stop in list(waiting.items()):
+                if await self._consumer.position(partition) >= stop:  # markers hold no record, and are passed over
+                    del waiting[partition]
+                    self._consumer.pause(partition)
+                    moved_at = monotonic()
+            if monotonic() - moved_at > STALL_SECONDS:
+                raise ReadingError(f"nothing came of {_names(waiting)} for {STALL_SECONDS:.0f} s; is the broker up?")
+
+
+def _names(partitions: Iterable[TopicPartition]) -> str:
+    return ", ".join(f"{topic}[{number}]" for topic, number in sorted(partitions))
