@@ -26,6 +26,7 @@ from worker.records import Entity, Span
 from worker.settings import Settings
 
 IN_FLIGHT_BATCHES = 16
+BATCH_TOKENS = 16_384  # what a fast device takes at a time
 
 
 class IdleEngine:
@@ -108,7 +109,8 @@ async def compare(brokers: str, count: int, partitions: int, runs: int, texts: P
     timings: dict[str, list[Timing]] = {"bare": [], "pipeline": []}
     for run in range(runs):
         timings["bare"].append(await time_bare_loop(await fill(brokers, partitions, values), count))
-        timings["pipeline"].append(await time_pipeline(await fill(brokers, partitions, values), IdleEngine(), count))
+        settings = (await fill(brokers, partitions, values)).model_copy(update={"batch_tokens": BATCH_TOKENS})
+        timings["pipeline"].append(await time_pipeline(settings, IdleEngine(), count))
         rates = ", ".join(f"{name} {timing[-1].rate:,.0f}/s" for name, timing in timings.items())
         print(f"run {run + 1}: {rates}", file=sys.stderr)
     rates = {name: statistics.median(timing.rate for timing in each) for name, each in timings.items()}
@@ -116,9 +118,11 @@ async def compare(brokers: str, count: int, partitions: int, runs: int, texts: P
         "records": count,
         "bytes_a_record": round(sum(map(len, values)) / len(values)),
         "partitions": partitions,
+        "batch_tokens": BATCH_TOKENS,
         "runs": runs,
         "bare_records_a_second": round(rates["bare"]),
         "pipeline_records_a_second": round(rates["pipeline"]),
+        "bare_cpu_seconds": round(statistics.median(timing.cpu_seconds for timing in timings["bare"]), 2),
         "pipeline_cpu_seconds": round(statistics.median(timing.cpu_seconds for timing in timings["pipeline"]), 2),
         "ratio": round(rates["pipeline"] / rates["bare"], 3),
     }
