@@ -13,6 +13,11 @@ _GROWTH_STEPS: Final = 256  # clean passes from nothing back to the limit
 _MOST_PADDING: Final = 0.25  # share of a batch's tokens
 
 
+def default_tokens(device: str) -> int:
+    """A batch's tokens where none are set: few on a CPU, which gains nothing by more, many on `cuda` or `cuda:0`."""
+    return 16384 if device.startswith("cuda") else 512
+
+
 def pick(tokens: Sequence[int], budget: int) -> list[int]:
     """Indices of the next batch out of waiting windows, whose lengths `tokens` holds in order of arrival.
 
