@@ -18,6 +18,7 @@ from worker.demo.child import ChildProcess
 _HOST = "127.0.0.1"
 _START_SECONDS = 15.0
 _RETRY_SECONDS = 0.005
+_ANSWER_SECONDS = 1.0
 _PORT_ATTEMPTS = 3
 _INSTALL = "pip install 'koner-stream[demo]'"
 
@@ -127,16 +128,19 @@ async def cluster_id(host: str, port: int) -> str | None:
     Kafka protocol, Metadata request version 2: https://kafka.apache.org/protocol.html#The_Messages_Metadata
     """
     try:
-        reader, writer = await asyncio.open_connection(host, port)
-    except OSError:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await _ask_cluster_id(host, port)
+    except (OSError, asyncio.IncompleteReadError):  # TimeoutError is an OSError
         return None
+
+
+async def _ask_cluster_id(host: str, port: int) -> str | None:
+    reader, writer = await asyncio.open_connection(host, port)
     try:
         body = struct.pack(">hhihi", 3, 2, 1, -1, 0)  # Metadata, version 2, correlation 1, no client id, no topics
         writer.write(struct.pack(">i", len(body)) + body)
         (length,) = struct.unpack(">i", await reader.readexactly(4))
         return _read_cluster_id(await reader.readexactly(length))
-    except (OSError, asyncio.IncompleteReadError):
-        return None
     finally:
         writer.close()
 

@@ -78,8 +78,7 @@ async def create(settings: Settings, *, partitions: int, replication: int) -> li
         created = {topic.name for topic in new} - errors.keys()
         existing = await _wait_for(admin, required(settings))
     return [
-        TopicOutcome(name, "created", partitions) if name in created else TopicOutcome(name, "existing", existing[name])
-        for name in required(settings)
+        TopicOutcome(name, "created" if name in created else "existing", existing[name]) for name in required(settings)
     ]
 
 
@@ -119,9 +118,11 @@ async def _wait_for(admin: Any, names: Sequence[str]) -> dict[str, int]:
     """Return `_partitions` once all of `names` are among them: a new topic takes a moment to reach the brokers."""
     try:
         async with asyncio.timeout(VISIBLE_SECONDS):
-            while set(names) - (existing := await _partitions(admin)).keys():
+            while True:
+                existing = await _partitions(admin)
+                if existing.keys() >= set(names):
+                    return existing
                 await asyncio.sleep(VISIBLE_RETRY_SECONDS)
-            return existing
     except TimeoutError:
         raise StreamError(
             f"topics {', '.join(names)} were created, but the cluster does not show all of them to this user after "
