@@ -32,7 +32,7 @@ def assemble(encoded: Encoded, spans: Sequence[Sequence[Span]], taxonomy: Taxono
     if not spans:
         return []
     length = len(layout.normalised.text)
-    joined = spans[0] if len(spans) == 1 else join_spans(spans, layout.windows, length)
+    joined = spans[0] if layout.windows == ((0, length),) else join_spans(spans, layout.windows, length)
     entities: list[Entity] = []
     for span in joined:
         kind = taxonomy.fold.get(span.label)
