@@ -25,12 +25,14 @@ from mode import Service
 from worker import logs
 from worker.ner.engine import Engine
 from worker.ner.errors import ModelError
+from worker.ner.loading import load_engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.observe.pages import LOOPBACK, guard, views
 from worker.observe.summary import Status, Summary
 from worker.settings import Settings, SettingsError, unknown_variables
 from worker.stream.errors import StreamError
+from worker.stream.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -234,17 +236,13 @@ def create_app(
     engine: Engine,
     metrics: Metrics | None = None,
     *,
-    make_pipeline: MakePipeline | None = None,
+    make_pipeline: MakePipeline = Pipeline,
 ) -> Host:
     """The app, not yet started: `await app.start()` serves pages and enriches, `await app.stop()` drains and ends.
 
     To be made within a running event loop. `start` raises `HostError` if the port is not to be had; what ends the
     data plane is raised by `wait_ended`.
     """
-    if make_pipeline is None:
-        from worker.stream.pipeline import Pipeline
-
-        make_pipeline = Pipeline
     metrics = metrics or Metrics()
     recent = Recent(RECORDS_SHOWN if settings.live_records else 0)
     model = asdict(engine.info)
@@ -277,7 +275,7 @@ def run(settings: Settings) -> int:
     return 0
 
 
-async def serve(settings: Settings, engine: Engine, make_pipeline: MakePipeline | None = None) -> None:
+async def serve(settings: Settings, engine: Engine, make_pipeline: MakePipeline = Pipeline) -> None:
     """Run the app until SIGTERM or SIGINT, then drain; raises what kept it from starting or ended it."""
     app = create_app(settings, engine, make_pipeline=make_pipeline)
     told = asyncio.Event()
@@ -315,9 +313,7 @@ def _leave(_: int, __: FrameType | None) -> NoReturn:
 
 
 def _load(settings: Settings) -> Engine:
-    from worker.ner.loading import load_engine
-
-    engine: Engine = load_engine(
+    engine = load_engine(
         settings.model,
         taxonomy=settings.taxonomy,
         engine=settings.engine,

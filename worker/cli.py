@@ -7,18 +7,21 @@ call is wrong, 1 anything else.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from worker.ner.engine import Engine
     from worker.settings import Settings
+
+Answer = TypeVar("Answer")
 
 WRONG_CALL = 2
 FAILED = 1
@@ -32,6 +35,8 @@ koner = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+topics_commands = typer.Typer(help="Make or list the topics that the settings name.", rich_markup_mode=None)
+koner.add_typer(topics_commands, name="topics", no_args_is_help=True)
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
 Servers = Annotated[str | None, typer.Option(help="Kafka brokers, host:port separated by commas.", show_default=False)]
@@ -123,6 +128,134 @@ def demo(
 
 
 @koner.command()
+def annotate(
+    file: Annotated[
+        Path | None,
+        typer.Argument(exists=True, dir_okay=False, help="Lines to annotate; stdin by default.", show_default=False),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A text a line, instead of JSON objects with `text`.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="File to write, instead of stdout.")
+    ] = None,
+    model: Model = None,
+    taxonomy: Taxonomy = None,
+    engine: EngineName = None,
+    device: Device = None,
+) -> None:
+    """Write JSON lines with the entities of each text."""
+    with _clear_errors():
+        settings = _settings(None, model=model, taxonomy=taxonomy, engine=engine, device=device)
+        loaded = _load(settings)
+        from worker.ner.lines import LineError, annotate_lines
+
+        if file is None and sys.stdin.isatty():
+            print("reading lines from the terminal; Ctrl-D ends them", file=sys.stderr)
+        with ExitStack() as stack:
+            reading = stack.enter_context(file.open("rb")) if file else sys.stdin.buffer
+            writing = stack.enter_context(output.open("wb")) if output else sys.stdout.buffer
+            advance = stack.enter_context(_progress("annotating", total=_lines(file) if file else None))
+            done = 0
+
+            def count(lines: int) -> None:
+                nonlocal done
+                done += lines
+                advance(done, f"{done:,}")
+
+            try:
+                counts = annotate_lines(loaded, reading, writing, plain=plain, progress=count)
+            except LineError as error:
+                _fail(f"{file or 'stdin'}: {error}")
+        if sys.stderr.isatty():
+            found = ", ".join(f"{kind} {number:,}" for kind, number in counts.entities.items())
+            print(f"{counts.texts:,} texts; {found or 'no entities'}", file=sys.stderr)
+
+
+@koner.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines with gold spans, see below.")],
+    model: Model = None,
+    taxonomy: Taxonomy = None,
+    engine: EngineName = None,
+    device: Device = None,
+) -> None:
+    """Score a model on texts with gold spans; prints the scores as JSON.
+
+    FILE holds lines with `text` and `entities` (`start`, `end`, `type`), as `koner annotate` writes them, or is a KLUE
+    development file with `fine` spans, or with `klue` spans for the taxonomy klue.
+    """
+    with _clear_errors():
+        settings = _settings(None, model=model, taxonomy=taxonomy, engine=engine, device=device)
+        loaded = _load(settings)
+        from worker.training.scoring import score
+
+        with _progress("evaluating") as advance:
+            try:
+                scores = score(loaded, settings.taxonomy, file, lambda part: advance(part, ""))
+            except (OSError, ValueError) as error:
+                _fail(str(error))
+        _print(scores)
+        if sys.stderr.isatty():
+            rows = [{"type": kind, **of} for kind, of in scores["types"].items()]
+            _table([*rows, {"type": "micro", **scores["micro"]}], ("type", "precision", "recall", "f1", "true"))
+
+
+@koner.command()
+def models(
+    model: Annotated[str, typer.Argument(help="bundled, or a folder.")] = "bundled",
+) -> None:
+    """Tell what a model is: name, revision, labels, taxonomies, engines and sizes, as JSON."""
+    with _clear_errors():
+        from worker.ner.errors import ModelError
+        from worker.ner.listing import list_model
+
+        try:
+            listing = list_model(model).as_json()
+        except ModelError as error:
+            _fail(str(error))
+        _print(listing)
+        if sys.stderr.isatty():
+            _table([listing], ("name", "revision", "layers", "taxonomies", "engines", "bytes"))
+
+
+@koner.command()
+def bench(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="JSON lines with `text`; by default the demo's.",
+            show_default=False,
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A text a line, instead of JSON objects with `text`.")] = False,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in a batch, padding counted.", show_default=False)
+    ] = None,
+    model: Model = None,
+    taxonomy: Taxonomy = None,
+    engine: EngineName = None,
+    device: Device = None,
+) -> None:
+    """Time a model alone on texts, without any Kafka; prints the figures as JSON."""
+    with _clear_errors():
+        settings = _settings(
+            None, model=model, taxonomy=taxonomy, engine=engine, device=device, batch_tokens=batch_tokens
+        )
+        texts = _texts(file, plain)
+        loaded = _load(settings)
+        from worker.ner.bench import bench as time_engine
+
+        try:
+            figures = asdict(time_engine(loaded, texts, batch_tokens=settings.batch_tokens))
+        except ValueError as error:
+            _fail(f"{file}: {error}")
+        _print(figures)
+        if sys.stderr.isatty():
+            _table([figures], ("engine", "device", "texts", "texts_per_second", "tokens_per_second", "padding_share"))
+
+
+@koner.command()
 def train(
     recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TOML file that says how to train.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the model to write.")],
@@ -158,6 +291,34 @@ def train(
         _print(asdict(trained))
 
 
+@topics_commands.command("create")
+def create_topics(
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of each topic.")] = 3,
+    replication: Annotated[int, typer.Option(min=1, help="Copies of each partition.")] = 1,
+    config: Config = None,
+    bootstrap_servers: Servers = None,
+) -> None:
+    """Make the topics that the settings name and the cluster lacks; prints what became of each as JSON."""
+    with _clear_errors():
+        settings = _settings(config, bootstrap_servers=bootstrap_servers)
+        from worker.stream import topics
+
+        outcomes = _ask_cluster(settings, topics.create(settings, partitions=partitions, replication=replication))
+        _show([asdict(outcome) for outcome in outcomes], ("topic", "outcome", "partitions"), "")
+
+
+@topics_commands.command("list")
+def list_topics(config: Config = None, bootstrap_servers: Servers = None) -> None:
+    """Tell which of the topics that the settings name exist, as JSON."""
+    with _clear_errors():
+        settings = _settings(config, bootstrap_servers=bootstrap_servers)
+        from worker.stream import topics
+
+        missing = _ask_cluster(settings, topics.missing(settings))
+        rows = [{"topic": name, "exists": name not in missing} for name in topics.required(settings)]
+        _show(rows, ("topic", "exists"), "")
+
+
 @koner.command("settings")
 def show_settings(config: Config = None) -> None:
     """Show every setting with its variable, default and value now; JSON where stdout is no terminal."""
@@ -169,6 +330,65 @@ def show_settings(config: Config = None) -> None:
             ("name", "value", "default", "description"),
             "settings: KONER_ and the name in capitals, or the name in the file of --config",
         )
+
+
+def _load(settings: "Settings") -> "Engine":
+    from worker import logs
+    from worker.ner.errors import ModelError
+    from worker.ner.loading import load_engine
+
+    logs.configure("text", "warning")
+    try:
+        return load_engine(
+            settings.model,
+            taxonomy=settings.taxonomy,
+            engine=settings.engine,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+        )
+    except ModelError as error:
+        _fail(str(error))
+
+
+def _ask_cluster(settings: "Settings", question: Coroutine[Any, Any, Answer]) -> Answer:
+    import asyncio
+    import logging
+
+    from worker.settings import SettingsError
+    from worker.stream.errors import StreamError
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it says at length what is one line here
+    try:
+        return asyncio.run(question)
+    except (SettingsError, StreamError) as error:
+        _fail(str(error))
+    except (RuntimeError, OSError) as error:  # aiokafka's own are RuntimeErrors
+        _fail(
+            f"no answer from {settings.bootstrap_servers} ({type(error).__name__}); check that a broker is there, "
+            "bootstrap_servers and the security settings"
+        )
+
+
+def _texts(file: Path | None, plain: bool) -> list[str]:
+    if file is None:
+        from worker.demo.feed import samples
+
+        return [json.loads(sample.value)["text"] for sample in samples()]
+    texts = []
+    with file.open(encoding="utf-8") as lines:
+        try:
+            for line in lines:
+                if line.strip():
+                    texts.append(line.rstrip("\n") if plain else str(json.loads(line)["text"]))
+        except (KeyError, TypeError, ValueError):
+            _fail(f"{file}, line {len(texts) + 1}: no JSON object with `text`; for lines of plain text use --plain")
+    return texts
+
+
+def _lines(file: Path) -> int:
+    with file.open("rb") as stream:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b"")) or 1
 
 
 @contextmanager
@@ -211,11 +431,15 @@ def _show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str)
     if not sys.stdout.isatty():
         _print(rows)
         return
+    _table(rows, columns, title)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
     Console(stderr=True).print(table)
@@ -224,22 +448,24 @@ def _show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str)
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, float):
+        return f"{value:,.3f}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else str(value)
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
-    """A bar on stderr where that is a terminal; the function takes the part that is done, 0 to 1, and a word on it."""
+def _progress(what: str, total: float | None = 1.0) -> Iterator[Callable[[float, str], None]]:
+    """A bar on stderr where that is a terminal; the function takes how much of `total` is done, and a word on it."""
     if not sys.stderr.isatty():
-        yield lambda part, word: None
+        yield lambda done, word: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[word]}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=1.0, word="")
-        yield lambda part, word: bar.update(task, completed=part, word=word)
+        task = bar.add_task(what, total=total, word="")
+        yield lambda done, word: bar.update(task, completed=done, word=word)
 
 
 if __name__ == "__main__":
