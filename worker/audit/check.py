@@ -39,8 +39,8 @@ async def audit(
     outputs = {source.topic: source.output for source in settings.sources}
     ledger = Ledger(outputs, settings.dead_letter_topic, most_examples=most_examples)
     async with open_reader(settings, group=settings.group) as reader:
-        raw = await reader.partitions(outputs)
-        published = await reader.partitions({*outputs.values(), settings.dead_letter_topic})
+        raw = reader.partitions(outputs)
+        published = reader.partitions({*outputs.values(), settings.dead_letter_topic})
         committed = await reader.committed(raw)
         published_ranges = await _ranges(reader, published)
         raw_firsts = await reader.starts(raw)

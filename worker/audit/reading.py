@@ -5,13 +5,14 @@ partition. The end of a partition is what a fetch tells of it (its last stable o
 embedded one answers a question for the end with the last batch's first record.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import AuthenticationFailedError, AuthorizationError, KafkaError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from worker.settings import Settings
 from worker.stream.connection import client_options
@@ -41,17 +42,13 @@ async def open_reader(settings: Settings, *, group: str | None = None) -> AsyncI
         fetch_max_wait_ms=FETCH_WAIT_MILLISECONDS,
     )
     try:
+        topics = await _partition_numbers(settings)
         await consumer.start()
-        yield RangeReader(consumer)
-    except (AuthenticationFailedError, AuthorizationError) as error:
-        raise ReadingError(
-            f"{settings.bootstrap_servers}: the broker refuses to let us read ({type(error).__name__}); "
-            "check the sasl_ and ssl_ settings and the ACLs"
-        ) from None
+        yield RangeReader(consumer, topics)
     except KafkaError as error:
-        raise ReadingError(
-            f"{settings.bootstrap_servers}: cannot be read ({type(error).__name__}); is the broker up and reachable?"
-        ) from None
+        refused = "Auth" in type(error).__name__
+        advice = "check the sasl_ and ssl_ settings and the ACLs" if refused else "is the broker up and reachable?"
+        raise ReadingError(f"{settings.bootstrap_servers}: cannot be read ({type(error).__name__}); {advice}") from None
     finally:
         await consumer.stop()
 
@@ -59,25 +56,23 @@ async def open_reader(settings: Settings, *, group: str | None = None) -> AsyncI
 class RangeReader:
     """Reads ranges of offsets. A range is a Python `range`: from its start up to its stop."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, topics: Mapping[str, Sequence[int]]) -> None:
+        """`topics` holds the numbers of every topic's partitions."""
         self._consumer = consumer
+        self._topics = topics
 
-    async def partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
+    def partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
         """All partitions of `topics`. Raises `ReadingError` where a topic does not exist."""
         names = sorted(set(topics))
-        existing = await self._consumer.topics()
-        missing = [name for name in names if name not in existing]
+        missing = [name for name in names if name not in self._topics]
         if missing:
-            raise ReadingError(f"{', '.join(missing)}: no such topic (or no right to see it)")
-        return [
-            TopicPartition(name, number)
-            for name in names
-            for number in sorted(self._consumer.partitions_for_topic(name) or ())
-        ]
+            raise ReadingError(f"{', '.join(missing)}: no such topic, or no right to see it")
+        return [TopicPartition(name, number) for name in names for number in self._topics[name]]
 
     async def starts(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that the broker still has of each partition."""
         wanted = list(partitions)
+        self._consumer.assign(wanted)
         return dict(await self._consumer.beginning_offsets(wanted)) if wanted else {}
 
     async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -85,8 +80,8 @@ class RangeReader:
         wanted = list(partitions)
         if not wanted:
             return {}
-        near = await self._consumer.end_offsets(wanted)
         self._consumer.assign(wanted)
+        near = await self._consumer.end_offsets(wanted)
         for partition, offset in near.items():
             self._consumer.seek(partition, offset)
         ends: dict[TopicPartition, int] = {}
@@ -109,6 +104,7 @@ class RangeReader:
         Kafka looks for it by the records' timestamps, which need not ascend.
         """
         wanted = list(partitions)
+        self._consumer.assign(wanted)
         found = await self._consumer.offsets_for_times(dict.fromkeys(wanted, milliseconds)) if wanted else {}
         later = [partition for partition in wanted if found.get(partition) is None or found[partition].timestamp < 0]
         ends = await self.ends(later)
@@ -144,6 +140,21 @@ class RangeReader:
                     moved_at = monotonic()
             if monotonic() - moved_at > STALL_SECONDS:
                 raise ReadingError(f"nothing came of {_names(waiting)} for {STALL_SECONDS:.0f} s; is the broker up?")
+
+
+async def _partition_numbers(settings: Settings) -> dict[str, list[int]]:
+    """The partitions of every topic. All are asked for: many clusters create a topic that is asked for by name."""
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await admin.start()
+        described = await admin.describe_topics()
+    finally:
+        await admin.close()
+    return {
+        topic["topic"]: sorted(partition["partition"] for partition in topic["partitions"])
+        for topic in described
+        if topic["error_code"] == 0
+    }
 
 
 def _names(partitions: Iterable[TopicPartition]) -> str:
