@@ -1,7 +1,7 @@
 """What tests do with a broker, embedded or real: make topics, produce raw records, read a topic to its end."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,8 +108,9 @@ async def read_topic(
 ) -> list[Record]:
     """Read a topic from its start to its end, in order of partition and offset.
 
-    The end is the high watermark that fetches tell, since the embedded broker's `end_offsets` are off by one. Where
-    `count` is given, wait until there are as many records. Raises `TimeoutError` with what was read so far.
+    The end is the high watermark that fetches tell, since the embedded broker's `end_offsets` are wrong; for committed
+    records it is the last stable offset, where an open transaction begins. Where `count` is given, wait until
+    there are as many records. Raises `TimeoutError`, which tells how many there were.
     """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers,
@@ -125,7 +126,8 @@ async def read_topic(
             partitions = [TopicPartition(topic, number) for number in sorted(await _partitions(consumer, topic))]
             consumer.assign(partitions)
             await consumer.seek_to_beginning(*partitions)
-            while not await _at_end(consumer, partitions) or (count is not None and len(found) < count):
+            end = consumer.last_stable_offset if isolation_level == "read_committed" else consumer.highwater
+            while not await _at_end(consumer, partitions, end) or (count is not None and len(found) < count):
                 batches = await consumer.getmany(timeout_ms=50)
                 found.extend(_record(message) for batch in batches.values() for message in batch)
     except TimeoutError:
@@ -143,9 +145,13 @@ async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     return numbers
 
 
-async def _at_end(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> bool:
+async def _at_end(
+    consumer: AIOKafkaConsumer,
+    partitions: Sequence[TopicPartition],
+    end_of: Callable[[TopicPartition], int | None],
+) -> bool:
     for partition in partitions:
-        end = consumer.highwater(partition)
+        end = end_of(partition)
         if end is None or await consumer.position(partition) < end:
             return False
     return True

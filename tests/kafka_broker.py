@@ -127,7 +127,11 @@ class KafkaBroker:
         return self._child.output() if self._child is not None else ""
 
     def __enter__(self) -> "KafkaBroker":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -52,7 +52,9 @@ async def test_records_that_never_come_end_in_a_timeout(any_broker: str, unique:
         await read_topic(any_broker, topic, count=5, timeout=0.5)
 
 
-async def test_a_committed_read_leaves_out_an_aborted_record(kafka: KafkaBroker, unique: Callable[[str], str]) -> None:
+async def test_a_committed_read_leaves_out_aborted_and_unfinished_records(
+    kafka: KafkaBroker, unique: Callable[[str], str]
+) -> None:
     topic = unique("raw")
     await create_topics(kafka.bootstrap_servers, topic)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id=unique("producer"))
@@ -63,12 +65,17 @@ async def test_a_committed_read_leaves_out_an_aborted_record(kafka: KafkaBroker,
         await producer.abort_transaction()
         async with producer.transaction():
             await producer.send_and_wait(topic, b"committed")
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"unfinished")
+        committed = await read_topic(kafka.bootstrap_servers, topic, isolation_level="read_committed")
+        assert [record.value for record in committed] == [b"committed"]
+        everything = await read_topic(kafka.bootstrap_servers, topic)
+        assert [record.value for record in everything] == [b"aborted", b"committed", b"unfinished"]
+        await producer.abort_transaction()
+        committed = await read_topic(kafka.bootstrap_servers, topic, isolation_level="read_committed")
+        assert [record.value for record in committed] == [b"committed"]
     finally:
         await producer.stop()
-    committed = await read_topic(kafka.bootstrap_servers, topic, isolation_level="read_committed")
-    assert [record.value for record in committed] == [b"committed"]
-    everything = await read_topic(kafka.bootstrap_servers, topic)
-    assert [record.value for record in everything] == [b"aborted", b"committed"]
 
 
 async def test_kafka_keeps_its_data_and_address_over_a_stop_and_a_kill(own_kafka: KafkaBroker) -> None:
