@@ -90,8 +90,7 @@ async def test_live_json_tells_what_flows(start) -> None:
     metrics.engine_busy_seconds.inc(2.5)
     metrics.consumer_lag.labels("reviews.raw", "10").set(7)
     metrics.consumer_lag.labels("reviews.raw", "9").set(3)
-    for _ in range(100):
-        metrics.latency_seconds.labels("reviews.raw").observe(0.07)
+    metrics.latency_seconds.observe("reviews.raw", [0.07] * 100)
     worker.pipeline.recent.add(enriched("이병헌", (0, 3, "PER")))
     now[0] += 5.0
     worker.app.summary.tick()

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from worker.observe.histogram import BulkHistogram
 from worker.observe.metrics import Metrics
 
 Labels = tuple[str, ...]
@@ -83,7 +83,7 @@ def values(metric: MetricWrapperBase) -> dict[Labels, float]:
     }
 
 
-def buckets(histogram: Histogram) -> dict[Labels, dict[float, float]]:
+def buckets(histogram: BulkHistogram) -> dict[Labels, dict[float, float]]:
     """The cumulative count of each bucket by its upper bound, for each series of a histogram."""
     series: dict[Labels, dict[float, float]] = {}
     for family in histogram.collect():

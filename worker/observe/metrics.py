@@ -14,6 +14,8 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+from worker.observe.histogram import BulkHistogram
+
 STAGES = ("decode", "encode", "queue", "forward", "assemble", "publish")
 
 _STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -65,17 +67,17 @@ class Metrics:
             buckets=_STAGE_BUCKETS,
             registry=registry,
         )
-        self.latency_seconds = Histogram(
+        self.latency_seconds = BulkHistogram(
             "koner_latency_seconds",
             "Time from a record's fetch to its result's acknowledgement.",
-            ["source"],
+            "source",
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
-        self.end_to_end_seconds = Histogram(
+        self.end_to_end_seconds = BulkHistogram(
             "koner_end_to_end_seconds",
             "Time from a record's own timestamp to its result's acknowledgement.",
-            ["source"],
+            "source",
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )

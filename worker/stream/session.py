@@ -210,22 +210,36 @@ class Session:
 
     def _acknowledge(self, outputs: Sequence[Output]) -> None:
         now, clock = monotonic(), time()
-        metrics = self._metrics
+        outcomes: Counter[tuple[str, Outcome, str]] = Counter()
+        left: dict[Partition, list[int]] = {}  # records and bytes that leave the flight
+        latencies: dict[str, list[float]] = {}
+        ages: dict[str, list[float]] = {}
         for output in outputs:
             partition, record = output.partition, output.record
             if partition.forgotten:
                 continue
             partition.checkpoint.acknowledge(record.offset)
-            source = partition.source
-            self._count_out(partition, 1, raw_size(record))
-            metrics.records_out.labels(source.topic, output.outcome).inc()
-            if output.reason:
-                metrics.dead_letters.labels(source.topic, output.reason).inc()
-            metrics.latency_seconds.labels(source.topic).observe(now - output.fetched_at)
+            source = partition.source.topic
+            leaving = left.setdefault(partition, [0, 0])
+            leaving[0] += 1
+            leaving[1] += raw_size(record)
+            outcomes[source, output.outcome, output.reason] += 1
+            latencies.setdefault(source, []).append(now - output.fetched_at)
             if output.timestamp >= 0:
-                metrics.end_to_end_seconds.labels(source.topic).observe(max(0.0, clock - output.timestamp / 1000))
+                ages.setdefault(source, []).append(max(0.0, clock - output.timestamp / 1000))
             if output.outcome == "enriched" and output.value is not None:
                 self._recent.add(output.value)
+        for partition, (records, size) in left.items():
+            self._count_out(partition, records, size)
+        metrics = self._metrics
+        for (source, outcome, reason), count in outcomes.items():
+            metrics.records_out.labels(source, outcome).inc(count)
+            if reason:
+                metrics.dead_letters.labels(source, reason).inc(count)
+        for source, values in latencies.items():
+            metrics.latency_seconds.observe(source, values)
+        for source, values in ages.items():
+            metrics.end_to_end_seconds.observe(source, values)
 
     def _dead_letter(self, partition: Partition, record: Any, fetched_at: float, reason: Reason, detail: str) -> Output:
         topic = self._settings.dead_letter_topic

@@ -1,8 +1,7 @@
 """A record on its way through the worker, and what leaves for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from aiokafka import TopicPartition
 
@@ -45,8 +44,7 @@ class Work:
         self.error: Exception | None = None  # why the model could not do this text
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):  # several times cheaper to make than a frozen dataclass, and one is made for every record
     """What is published for a record: an enriched record, a dead letter or a tombstone."""
 
     topic: str
