@@ -1,6 +1,7 @@
 """Enriched records: the raw record as it was, with two members more."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
@@ -166,3 +167,14 @@ def test_encoding_leaves_the_document_alone() -> None:
     document = Document(b'{"review_id":"1","text":"a","entities":1}', "a", enriched_before=True)
     CONTRACTS.encode(document, ENTITIES, ENRICHMENT, ORIGIN, AT)
     assert document.raw == b'{"review_id":"1","text":"a","entities":1}'
+
+
+def test_threads_share_the_contracts() -> None:
+    def work(number: int) -> bool:
+        text = f"이병헌 {number}"
+        document = CONTRACTS.decode("review", orjson.dumps({"review_id": "1", "text": text, "n": number}), LIMIT)
+        enriched = orjson.loads(CONTRACTS.encode(document, ENTITIES, ENRICHMENT, ORIGIN, AT))
+        return document.text == enriched["text"] == text and enriched["n"] == number
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(2000)))

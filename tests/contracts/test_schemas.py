@@ -107,6 +107,13 @@ def test_reasons_and_headers_of_dead_letters_are_those_of_the_schema() -> None:
     validator("dead-letter").validate({name: value.decode() for name, value in headers})
 
 
+def test_a_long_detail_is_put_on_one_short_line() -> None:
+    headers = dict(dead_letter_headers("model_error", "of\nthe model " * 100, Origin("reviews.raw", 0, 0), "now"))
+    detail = headers["koner-detail"].decode()
+    assert detail.startswith("of the model of")
+    assert len(detail) == MAX_DETAIL_CHARS
+
+
 def enrichment_schema() -> dict[str, Any]:
     schema: dict[str, Any] = load("enriched")["$defs"]["enrichment"]
     return schema

@@ -1,17 +1,17 @@
 """What a dead letter says of the record in it."""
 
-from worker.contracts.refusal import Reason
+from worker.contracts.refusal import Reason, shorten
 from worker.records import Origin
 
 
 def dead_letter_headers(reason: Reason, detail: str, origin: Origin, failed_at: str) -> list[tuple[str, bytes]]:
     """Return the headers that a dead letter carries after the raw record's own, as `dead-letter.json` describes them.
 
-    `failed_at` is an RFC 3339 time in UTC. All values are UTF-8; numbers are decimal.
+    `detail` is put on one short line. `failed_at` is an RFC 3339 time in UTC. All values are UTF-8; numbers are decimal.
     """
     return [
         ("koner-reason", reason.encode()),
-        ("koner-detail", detail.encode()),
+        ("koner-detail", shorten(detail).encode(errors="replace")),
         ("koner-topic", origin.topic.encode()),
         ("koner-partition", b"%d" % origin.partition),
         ("koner-offset", b"%d" % origin.offset),

@@ -15,8 +15,13 @@ class Refused(Exception):
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        if len(detail) > MAX_DETAIL_CHARS:
-            detail = detail[: MAX_DETAIL_CHARS - 1] + "…"
+        detail = shorten(detail)
         super().__init__(f"{reason}: {detail}")
         self.reason: Reason = reason
         self.detail = detail
+
+
+def shorten(detail: str) -> str:
+    """Put a detail on one line of at most `MAX_DETAIL_CHARS` characters."""
+    detail = " ".join(detail.split())
+    return detail if len(detail) <= MAX_DETAIL_CHARS else detail[: MAX_DETAIL_CHARS - 1] + "…"
