@@ -7,7 +7,7 @@ from worker.records import Origin
 def dead_letter_headers(reason: Reason, detail: str, origin: Origin, failed_at: str) -> list[tuple[str, bytes]]:
     """Return the headers that a dead letter carries after the raw record's own, as `dead-letter.json` describes them.
 
-    `detail` is put on one short line. `failed_at` is an RFC 3339 time in UTC. All values are UTF-8; numbers are decimal.
+    `detail` is put on one short line. `failed_at` is an RFC 3339 time in UTC. Values are UTF-8, numbers decimal.
     """
     return [
         ("koner-reason", reason.encode()),
