@@ -63,6 +63,12 @@ def tagger_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def checkpoint_of():
+    """Makes a checkpoint folder: `checkpoint_of(path, labels)`."""
+    return make_checkpoint
+
+
+@pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint"), ("O", "B-PS", "I-PS", "B-LC", "I-LC"))
 

@@ -159,6 +159,11 @@ def load_checkpoint(name: str, *, taxonomy: str, device: TorchDevice) -> Checkpo
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(f"{name}: its tokenizer has no fast version, which tells where pieces lie in a text")
+    known, rows = backend.get_vocab_size(), int(getattr(config, "vocab_size", 0))
+    if rows and not rows // 2 <= known <= rows:  # without its files, transformers makes up an empty tokenizer
+        raise ModelError(
+            f"{name}: its tokenizer has {known} pieces and the model {rows}; copy the tokenizer's files too"
+        )
     backend.no_padding()
     backend.no_truncation()
     names = [str(config.id2label[index]) for index in range(len(config.id2label))]
