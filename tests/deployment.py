@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
 
 from worker.observe.metrics import Metrics
 from worker.settings import ENVIRONMENT_PREFIX, Settings
@@ -41,10 +42,10 @@ def exported_series() -> dict[str, frozenset[str]]:
     """The labels of every series that the worker's own metrics can have, by its name."""
     series: dict[str, frozenset[str]] = {}
     for metric in vars(Metrics()).values():
-        if not isinstance(metric, MetricWrapperBase):
+        if not isinstance(metric, Collector):
             continue
         (family,) = metric.describe()
-        labels = frozenset(metric._labelnames)
+        labels = frozenset(metric._labelnames if isinstance(metric, MetricWrapperBase) else family._labelnames)
         if family.type == "counter":
             series[f"{family.name}_total"] = labels
         elif family.type == "histogram":
