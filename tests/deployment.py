@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.registry import Collector
 
 from worker.observe.metrics import Metrics
 from worker.settings import ENVIRONMENT_PREFIX, Settings
@@ -42,7 +41,7 @@ def exported_series() -> dict[str, frozenset[str]]:
     """The labels of every series that the worker's own metrics can have, by its name."""
     series: dict[str, frozenset[str]] = {}
     for metric in vars(Metrics()).values():
-        if not isinstance(metric, Collector):
+        if not hasattr(metric, "describe"):
             continue
         (family,) = metric.describe()
         labels = frozenset(metric._labelnames if isinstance(metric, MetricWrapperBase) else family._labelnames)
