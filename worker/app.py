@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol
 import faust
 import uvloop
 from aiohttp.web import AppRunner, TCPSite
+from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
 from faust.web.drivers.aiohttp import Web
 from mode import Service
@@ -35,6 +36,7 @@ from worker.stream.errors import StreamError
 from worker.stream.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
+LIFE = logging.getLogger("mode.koner")  # what services say of their own starts and stops
 
 TICK_SECONDS = 1.0  # between two samples of the live page's figures
 RECORDS_SHOWN = 12  # on the live page
@@ -79,7 +81,7 @@ class HostStatus:
 class DataPlaneService(Service):  # type: ignore[misc]  # mode's types are not followed
     """Runs the data plane within the app's life, and keeps what ended it."""
 
-    mundane_level = "debug"
+    logger = LIFE
 
     def __init__(self, pipeline: DataPlane, **options: Any) -> None:
         super().__init__(**options)
@@ -126,7 +128,7 @@ class DataPlaneService(Service):  # type: ignore[misc]  # mode's types are not f
 class Pages(Web):  # type: ignore[misc]
     """Faust's web server with our pages alone: none of Faust's blueprints."""
 
-    mundane_level = "debug"
+    logger = LIFE
 
     default_blueprints = production_blueprints = debug_blueprints = optional_blueprints = ()
 
@@ -171,7 +173,7 @@ class Boot(BootStrategy):  # type: ignore[misc]
 class Host(faust.App):  # type: ignore[misc]
     """koner-stream as a Faust app; made by `create_app`."""
 
-    mundane_level = "debug"
+    logger = LIFE
 
     BootStrategy = Boot
 
@@ -280,6 +282,7 @@ async def serve(settings: Settings, engine: Engine, make_pipeline: MakePipeline 
     app = create_app(settings, engine, make_pipeline=make_pipeline)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_on_unheard)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, number, told)
     leave = asyncio.create_task(told.wait())
@@ -298,6 +301,14 @@ async def serve(settings: Settings, engine: Engine, make_pipeline: MakePipeline 
     if app.data_plane.failure is not None:
         raise app.data_plane.failure
     log.info("stopped")
+
+
+def _on_unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody awaits: aiokafka leaves requests behind where a broker goes away, and that has been told already."""
+    if isinstance(context.get("exception"), KafkaError):
+        log.debug("left behind by the Kafka client: %r", context["exception"])
+    else:
+        loop.default_exception_handler(context)
 
 
 def _on_signal(number: signal.Signals, told: asyncio.Event) -> None:

@@ -42,6 +42,12 @@ class Metrics:
         self.dead_letters = Counter(
             "koner_dead_letters_total", "Records refused, by reason.", ["source", "reason"], registry=registry
         )
+        self.lost_records = Counter(
+            "koner_lost_records_total",
+            "Records the broker deleted (retention) before they were read.",
+            ["source"],
+            registry=registry,
+        )
         self.entities = Counter("koner_entities_total", "Entities found, by type.", ["type"], registry=registry)
 
         self.batch_windows = Histogram(
