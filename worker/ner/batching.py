@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 SMALLEST_BUDGET: Final = 16
 _GROWTH_STEPS: Final = 256  # clean passes from nothing back to the limit
 _MOST_PADDING: Final = 0.25  # share of a batch's tokens
@@ -28,10 +31,10 @@ def pick(tokens: Sequence[int], budget: int) -> list[int]:
     if not tokens:
         return []
     first = tokens[0]
-    by_length = sorted(range(1, len(tokens)), key=tokens.__getitem__)
-    longer = [index for index in by_length if tokens[index] >= first]
-    # Sorting is stable, so walking it backwards would take the latest of equal windows first.
-    shorter = sorted((index for index in by_length if tokens[index] < first), key=lambda index: (-tokens[index], index))
+    lengths = np.asarray(tokens)
+    most = max(budget // first, 1)  # no batch with index 0 holds more
+    longer = _by_length(lengths, np.flatnonzero(lengths >= first)[1:], most)
+    shorter = _by_length(-lengths, np.flatnonzero(lengths < first), most)
     chosen, longest, real = [0], first, first
     up = down = 0
     while up < len(longer) or down < len(shorter):
@@ -96,6 +99,12 @@ class TokenBudget:
             return
         with self._lock:
             self._tokens = min(self._tokens + max(self.limit // _GROWTH_STEPS, 1), self.limit)
+
+
+def _by_length(lengths: NDArray[np.int64], indices: NDArray[np.int64], most: int) -> list[int]:
+    """The `most` first of `indices` by length; of equal ones the earliest first."""
+    order: list[int] = indices[np.argsort(lengths[indices], kind="stable")[:most]].tolist()
+    return order
 
 
 def _fits(longest: int, count: int, real: int, budget: int) -> bool:
