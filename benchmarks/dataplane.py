@@ -21,6 +21,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from load import Timing, fill, read_texts, review, time_pipeline
 
+from worker import logs
 from worker.ner.engine import Encoded, ModelInfo, Window
 from worker.records import Entity, Span
 from worker.settings import Settings
@@ -139,6 +140,7 @@ def main() -> None:
         "--texts", type=Path, help="JSON lines with text, gzipped or not; by default the demo's samples"
     )
     options = parser.parse_args()
+    logs.configure("text", "error")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(compare(options.brokers, options.records, options.partitions, options.runs, options.texts))
     print(json.dumps(figures, indent=2))

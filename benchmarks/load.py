@@ -11,13 +11,13 @@ from pathlib import Path
 from time import monotonic, process_time
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from worker.demo.feed import samples
 from worker.ner.engine import Engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.settings import Settings, Source, load
+from worker.stream import topics
 from worker.stream.pipeline import Pipeline
 
 PATIENCE_SECONDS = 1800
@@ -66,13 +66,7 @@ async def fill(brokers: str, partitions: int, values: Sequence[bytes]) -> Settin
         sources=(Source(topic=f"{name}.raw", kind="review", output=f"{name}.enriched", lane="bulk"),),
         dead_letter_topic=f"{name}.dead-letters",
     )
-    admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
-    await admin.start()
-    try:
-        topics = [f"{name}.raw", f"{name}.enriched", f"{name}.dead-letters"]
-        await admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics])
-    finally:
-        await admin.close()
+    await topics.create(settings, partitions=partitions, replication=1)
     async with AIOKafkaProducer(bootstrap_servers=brokers, linger_ms=20, max_batch_size=262_144) as producer:
         for start in range(0, len(values), 5_000):
             chunk = values[start : start + 5_000]

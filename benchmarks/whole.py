@@ -21,6 +21,7 @@ from typing import Any
 import uvloop
 from load import Timing, fill, read_texts, review, time_pipeline
 
+from worker import logs
 from worker.ner.batching import cut
 from worker.ner.engine import Encoded, Engine, Window
 from worker.ner.loading import load_engine
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads of the engine; by default one a core")
     parser.add_argument("--batch-tokens", type=int, help="by default what the worker takes on the device")
     options = parser.parse_args()
+    logs.configure("text", "error")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(compare(options))
     print(json.dumps(figures, indent=2))
