@@ -2,16 +2,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from logging_state import logging_restored
 from typer.testing import CliRunner
 
 from worker import cli
+from worker.demo.broker import EmbeddedBroker
 from worker.settings import Settings
 
-LISTED = ("run", "demo", "train", "settings")
+LISTED = ("run", "demo", "annotate", "evaluate", "models", "bench", "train", "topics", "settings")
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,11 @@ class Done:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("KONER_")]:
         monkeypatch.delenv(name)
+    with logging_restored():
+        yield
 
 
 def koner(*arguments: str, text: str | None = None, **environment: str) -> Done:
@@ -157,3 +162,150 @@ process.stdout.close()
 errors = process.stderr.read()
 print(process.wait(), errors)
 """
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model folder whose weights are random, and whose spans mean nothing."""
+    pytest.importorskip("torch")
+    from model_folder import make_model_folder
+
+    return str(make_model_folder(tmp_path_factory.mktemp("tiny")))
+
+
+def test_annotate_adds_entities_to_json_lines_and_keeps_the_rest(tiny: str, tmp_path: Path) -> None:
+    lines = tmp_path / "reviews.jsonl"
+    lines.write_text('{"id": 12345678901234567890123, "text": "이병헌 😀 영화"}\n\n{"text": ""}\n', encoding="utf-8")
+    done = koner("annotate", str(lines), "--model", tiny)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert first["id"] == 12345678901234567890123
+    assert first["entities"]
+    assert all(first["text"][one["start"] : one["end"]] == one["text"] for one in first["entities"])
+    assert second == {"text": "", "entities": []}
+
+
+def test_annotate_reads_plain_lines_from_stdin_and_writes_a_file(tiny: str, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    done = koner("annotate", "--plain", "-o", str(output), text="이병헌\n부산\n", KONER_MODEL=tiny)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [json.loads(line)["text"] for line in output.read_text("utf-8").splitlines()] == ["이병헌", "부산"]
+
+
+def test_annotate_writes_korean_under_a_plain_locale(tiny: str) -> None:
+    done = koner_process("annotate", "--plain", "--model", tiny, text="이병헌\n", LANG="C", LC_ALL="C", PYTHONUTF8="0")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["text"] == "이병헌"
+
+
+def test_annotate_names_the_line_that_is_wrong_and_quotes_nothing_of_it(tiny: str) -> None:
+    done = koner("annotate", "--model", tiny, text='{"text": "가"}\n{"words": "남의 말"}\n')
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == 'koner: stdin: line 2: no field "text" that is a string\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("annotate", "--model", "./no/such/folder"), "no/such/folder: no such folder"),
+        (("models", "./no/such/folder"), "no/such/folder: no such folder"),
+        (("annotate", "--taxonomy", "colours"), "taxonomy colours: neither one of"),
+        (("bench", "--engine", "onnxruntime", "--device", "cuda"), "engine onnxruntime runs on the CPU"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_one_clear_line(tiny: str, arguments: tuple[str, ...], told: str) -> None:
+    done = koner(*arguments, text="", KONER_MODEL=tiny)
+    assert done.returncode == 1
+    assert told in one_line(done)
+
+
+def test_run_with_a_model_that_is_not_there_is_one_clear_line() -> None:
+    done = koner_process("run", "--model", "./no/such/folder", "--log-format", "json")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = (json.loads(line) for line in done.stderr.splitlines())
+    assert (line["level"], line["message"]) == ("error", "model ./no/such/folder: no such folder")
+
+
+def test_models_tells_what_a_folder_is(tiny: str) -> None:
+    done = koner("models", tiny)
+    told = json.loads(done.stdout)
+    assert (told["name"], told["engines"], told["taxonomies"]) == (
+        "tiny",
+        ["onnxruntime", "torch"],
+        ["seed", "movies", "klue", "own"],
+    )
+    assert len(told["revision"]) == 12
+    assert told["layers"]["klue"] == ["PS", "LC", "OG", "DT", "TI", "QT"]
+    assert told["bytes"] == sum(file.stat().st_size for file in Path(tiny).iterdir())
+
+
+def test_what_annotate_wrote_scores_full_marks(tiny: str, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.jsonl"
+    koner("annotate", "--plain", "-o", str(gold), text="이병헌 영화\n부산 좋아요\n", KONER_MODEL=tiny)
+    scores = json.loads(koner("evaluate", str(gold), KONER_MODEL=tiny).stdout)
+    assert (scores["texts"], scores["failed"], scores["macro_f1"]) == (2, 0, 1.0)
+    assert scores["micro"]["right"] == scores["micro"]["true"] > 0
+
+
+def test_klue_files_are_scored_by_the_layer_of_the_taxonomy(tiny: str, tmp_path: Path) -> None:
+    file = tmp_path / "dev.jsonl"
+    text = "이병헌 영화"
+    row = {"id": "1", "text": text, "klue": [[0, 3, "PS"]], "fine_text": text, "fine": [[0, 3, "AFA_VIDEO"]]}
+    file.write_text(json.dumps(row), encoding="utf-8")
+    fine = json.loads(koner("evaluate", str(file), KONER_MODEL=tiny).stdout)
+    assert fine["types"]["PRODUCT"]["true"] == 1
+    assert "klue" not in fine
+    klue = json.loads(koner("evaluate", str(file), "--taxonomy", "klue", KONER_MODEL=tiny).stdout)
+    assert klue["types"]["PS"]["true"] == 1
+    assert set(klue["klue"]) == {"entity_macro_f1", "character_macro_f1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no texts in it"),
+        ("{", "line 1: not JSON"),
+        ("[]", "line 1: not a JSON object"),
+        ('{"text": "가"}', "its lines hold neither entities nor fine"),
+        ('{"text": "가", "entities": [{"start": 0, "end": 2, "type": "PER"}]}', "line 1: needs text, and entities"),
+    ],
+)
+def test_a_file_without_gold_is_one_clear_line(tiny: str, tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "gold.jsonl"
+    file.write_text(text, encoding="utf-8")
+    done = koner("evaluate", str(file), KONER_MODEL=tiny)
+    assert done.returncode == 1
+    assert told in one_line(done)
+
+
+def test_bench_times_the_model_on_texts(tiny: str, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("이병헌\n부산\n" * 20, encoding="utf-8")
+    figures = json.loads(koner("bench", str(file), "--plain", KONER_MODEL=tiny).stdout)
+    assert figures["texts"] == 40
+    assert figures["texts_per_second"] > 0
+    done = koner("bench", str(file), KONER_MODEL=tiny)
+    assert one_line(done).endswith("line 1: no JSON object with `text`; for lines of plain text use --plain")
+
+
+def test_topics_are_made_and_listed(embedded: EmbeddedBroker, unique: Callable[[str], str]) -> None:
+    name = unique("cli")
+    sources = [{"topic": f"{name}.raw", "kind": "query", "output": f"{name}.enriched"}]
+    environment = {
+        "KONER_BOOTSTRAP_SERVERS": embedded.bootstrap_servers,
+        "KONER_SOURCES": json.dumps(sources),
+        "KONER_DEAD_LETTER_TOPIC": f"{name}.dead",
+    }
+    before = json.loads(koner("topics", "list", **environment).stdout)
+    assert before == [{"topic": f"{name}.{topic}", "exists": False} for topic in ("raw", "enriched", "dead")]
+    made = json.loads(koner("topics", "create", "--partitions", "2", **environment).stdout)
+    assert {(one["outcome"], one["partitions"]) for one in made} == {("created", 2)}
+    after = json.loads(koner("topics", "list", **environment).stdout)
+    assert all(one["exists"] for one in after)
+
+
+def test_topics_on_a_broker_that_is_away_are_one_clear_line() -> None:
+    done = koner("topics", "list", "--bootstrap-servers", "127.0.0.1:9")
+    assert done.returncode == 1
+    assert one_line(done).startswith("no answer from 127.0.0.1:9 (KafkaConnectionError)")
