@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     )
     sources: tuple[Source, ...] = Field(DEFAULT_SOURCES, min_length=1, description="input topics ([[sources]])")
     dead_letter_topic: str = Field("enriched.dead-letters", min_length=1, description="topic of refused records")
+    lost_offsets: Literal["stop", "continue"] = Field(
+        "stop", description="what to do where the broker deleted records before they were read"
+    )
     commit_interval_seconds: float = Field(1.0, gt=0, description="time between commits of offsets")
     group_instance_id: str | None = Field(
         None, min_length=1, description="this worker's own name in the group: a restart then moves no partitions"

@@ -31,6 +31,8 @@ def stream(request):
     broker, delivery = request.param
     address = request.getfixturevalue(broker).bootstrap_servers
     options = {"delivery": delivery, "idempotence": broker == "kafka"}
+    if broker == "embedded":  # where joining a group takes half of this
+        options["session_timeout_seconds"] = 2.0
     return asyncio.run(Stream(address, options=options).create())
 
 

@@ -15,6 +15,7 @@ from worker.stream.connection import client_options
 from worker.stream.work import Output
 
 BATCH_BYTES = 256 * 1024
+METADATA_MILLISECONDS = 30_000  # in which a topic's new partitions are noticed
 REQUEST_TIMEOUT_MILLISECONDS = 30_000
 _positive_murmur2 = lru_cache(maxsize=16_384)(lambda key: murmur2(key) & 0x7FFFFFFF)
 
@@ -68,6 +69,7 @@ def make_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
         compression_type=None if settings.compression == "none" else settings.compression,
         max_batch_size=min(BATCH_BYTES, settings.max_publish_bytes),
         max_request_size=settings.max_publish_bytes,
+        metadata_max_age_ms=METADATA_MILLISECONDS,
         request_timeout_ms=REQUEST_TIMEOUT_MILLISECONDS,
         **options,
     )

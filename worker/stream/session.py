@@ -356,6 +356,7 @@ class Session:
             async with asyncio.timeout(PROBE_PATIENCE):
                 ends = await self._source.consumer.end_offsets(probed)
                 reached = {tp: await self._reached(partition) for tp, partition in partitions.items()}
+                await self._sink.refresh()
         except (TimeoutError, KafkaError):
             self.broker_answers = False
         else:
@@ -363,7 +364,8 @@ class Session:
             for tp, offset in reached.items():
                 if tp in self._source.partitions:
                     lag = self._metrics.consumer_lag.labels(tp.topic, str(tp.partition))
-                    lag.set(max(0, ends[tp] - offset))
+                    seen = self._source.consumer.highwater(tp) or 0  # some brokers tell an end too low
+                    lag.set(max(0, ends[tp] - offset, seen - offset))
         self._metrics.broker_up.set(self.broker_answers)
 
     async def _reached(self, partition: Partition) -> int:

@@ -46,6 +46,10 @@ class Sink:
         await self._producer.start()
         await self._router.learn(self._producer, self._topics)
 
+    async def refresh(self) -> None:
+        """Learn again how many partitions the topics have."""
+        await self._router.learn(self._producer, self._topics)
+
     async def open(self, partitions: Sequence[Partition]) -> None:
         """Nothing is needed for an input partition: every one shares the producer."""
 

@@ -6,16 +6,18 @@ than one fetch of each partition; after a rebalance nothing of an old assignment
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from worker.observe.metrics import Metrics
 from worker.settings import Settings, Source
 from worker.stream.connection import client_options
+from worker.stream.errors import StreamError
 from worker.stream.work import Partition
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 RECORDS_A_POLL = 500
 POLL_MILLISECONDS = 200
 PASS_OVER_SECONDS = 1.0
+METADATA_MILLISECONDS = 30_000  # in which a topic's new partitions are noticed
 FETCH_BYTES = 256 * 1024  # a partition's fetch; what a pause throws away and fetches again
 
 
@@ -64,6 +67,8 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         self._metrics = metrics
         self._sources: dict[str, Source] = {source.topic: source for source in settings.sources}
+        self._group = settings.group
+        self._lost_offsets = settings.lost_offsets
         self._prepare = prepare
         self._on_records = on_records
         self._drain = drain
@@ -84,9 +89,10 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
             group_id=settings.group,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # where to begin is decided in `_start_of`, not behind our back
+            metadata_max_age_ms=METADATA_MILLISECONDS,
             isolation_level="read_committed",
-            partition_assignment_strategy=(StickyPartitionAssignor,),
+            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=max(session_ms // 10, 100),
             rebalance_timeout_ms=int((settings.grace_seconds + settings.session_timeout_seconds) * 1000),
@@ -104,8 +110,18 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         while not self._stopping:
             if self._failure is not None:
                 raise self._failure
+            if not await self._is_assigned():
+                continue
             self._pause_full_lanes()
-            fetched = await self.consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
+            try:
+                fetched = await self.consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
+            except NoOffsetForPartitionError:
+                if self.assigned.is_set():
+                    raise
+                continue  # an assignment is being taken up, and will say where to begin
+            except OffsetOutOfRangeError as error:
+                await self._settle_out_of_range(error.args[0])
+                raise
             # Whose records these are is settled before anything else runs: a rebalance may come between two partitions.
             owned = [(self.partitions[tp], records) for tp, records in fetched.items() if tp in self.partitions]
             for partition, records in owned:
@@ -160,25 +176,58 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         partitions = {tp: Partition(tp, self._sources[tp.topic]) for tp in assigned}
         try:
             await self._prepare(list(partitions.values()))
-            starts = {topic_partition: await self._start_of(topic_partition) for topic_partition in partitions}
+            starts = {tp: await self._start_of(partition) for tp, partition in partitions.items()}
         except Exception as error:
             self._failure = error
             return
         # From here nothing is awaited: a fetch between a seek and the taking over would be lost.
-        for topic_partition, offset in starts.items():
-            self.consumer.seek(topic_partition, offset)
+        for tp, offset in starts.items():
+            self.consumer.seek(tp, offset)
         self.partitions = partitions
         self.assigned.set()
         self._metrics.rebalances.inc()
         self._metrics.assigned_partitions.set(len(partitions))
         log.info("assigned %d partitions", len(partitions))
 
-    async def _start_of(self, topic_partition: TopicPartition) -> int:
-        """The committed offset, or the first there is."""
-        committed = await self.consumer.committed(topic_partition)
-        if committed is not None:
+    async def _is_assigned(self) -> bool:
+        """Wait a moment for partitions; what is fetched before they are taken up would be fetched for nothing."""
+        try:
+            await asyncio.wait_for(self.assigned.wait(), POLL_MILLISECONDS / 1000)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _start_of(self, partition: Partition) -> int:
+        """The committed offset, or the first there is; `StreamError` where the broker deleted what lies between."""
+        tp = partition.topic_partition
+        committed = await self.consumer.committed(tp)
+        first = await self._first(tp)
+        if committed is None:
+            return first
+        if committed >= first:
             return int(committed)
-        return int((await self.consumer.beginning_offsets([topic_partition]))[topic_partition])
+        self._go_on_or_stop(tp, committed, f"{first - committed} records were deleted before they were read", first)
+        self._metrics.lost_records.labels(tp.topic).inc(first - committed)
+        partition.checkpoint.pass_over(first)
+        return first
+
+    async def _settle_out_of_range(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Deal with positions that the broker does not have; those before its first are settled by `_start_of`."""
+        for tp, offset in offsets.items():
+            first = await self._first(tp)
+            if offset >= first:
+                what = "the broker's partition ends before that, as if the topic had been deleted and made again"
+                self._go_on_or_stop(tp, offset, what, first)
+                await self.consumer.commit({tp: first})
+
+    def _go_on_or_stop(self, tp: TopicPartition, offset: int, what: str, first: int) -> None:
+        line = f"{tp.topic}[{tp.partition}]: the group {self._group} stands at {offset}, and {what}"
+        if self._lost_offsets == "stop":
+            raise StreamError(f"{line}; set lost_offsets to continue to go on at {first}")
+        log.error("%s; going on at %d", line, first)
+
+    async def _first(self, tp: TopicPartition) -> int:
+        return int((await self.consumer.beginning_offsets([tp]))[tp])
 
     async def _pass_over_markers(self) -> None:
         """Follow the consumer past a transaction's markers, which are offsets without a record.

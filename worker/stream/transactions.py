@@ -46,13 +46,18 @@ class TransactionalSink:
     async def start(self) -> None:
         """Nothing connects before partitions are assigned."""
 
+    async def refresh(self) -> None:
+        """Learn again how many partitions the topics have."""
+        line = next(iter(self._lines.values()), None)
+        if line is not None:
+            await self._router.learn(line.producer, self._topics)
+
     async def open(self, partitions: Sequence[Partition]) -> None:
         """Fence whoever produced for `partitions` before; after this their committed offsets stand."""
         lines = {partition: _Line(self._settings, partition) for partition in partitions}
         self._lines.update(lines)
         await asyncio.gather(*(line.producer.start() for line in lines.values()))
-        if lines:
-            await self._router.learn(next(iter(lines.values())).producer, self._topics)
+        await self.refresh()
         for line in lines.values():
             line.task = asyncio.create_task(self._run_line(line))
             line.task.add_done_callback(self._line_ended)
