@@ -193,10 +193,9 @@ def evaluate(
                 scores = score(loaded, settings.taxonomy, file, lambda part: advance(part, ""))
             except (OSError, ValueError) as error:
                 _fail(str(error))
-        _print(scores)
-        if sys.stderr.isatty():
-            rows = [{"type": kind, **of} for kind, of in scores["types"].items()]
-            _table([*rows, {"type": "micro", **scores["micro"]}], ("type", "precision", "recall", "f1", "true"))
+        rows = [{"type": kind, **of} for kind, of in scores["types"].items()]
+        rows += [{"type": "all (micro)", **scores["micro"]}]
+        _answer(scores, rows, ("type", "precision", "recall", "f1", "true"))
 
 
 @koner.command()
@@ -212,9 +211,8 @@ def models(
             listing = list_model(model).as_json()
         except ModelError as error:
             _fail(str(error))
-        _print(listing)
-        if sys.stderr.isatty():
-            _table([listing], ("name", "revision", "layers", "taxonomies", "engines", "bytes"))
+        rows = [{"what": name, "model": listing[name]} for name in listing]
+        _answer(listing, rows, ("what", "model"))
 
 
 @koner.command()
@@ -250,9 +248,8 @@ def bench(
             figures = asdict(time_engine(loaded, texts, batch_tokens=settings.batch_tokens))
         except ValueError as error:
             _fail(f"{file}: {error}")
-        _print(figures)
-        if sys.stderr.isatty():
-            _table([figures], ("engine", "device", "texts", "texts_per_second", "tokens_per_second", "padding_share"))
+        rows = [{"what": name, "measured": figures[name]} for name in figures]
+        _answer(figures, rows, ("what", "measured"))
 
 
 @koner.command()
@@ -304,7 +301,8 @@ def create_topics(
         from worker.stream import topics
 
         outcomes = _ask_cluster(settings, topics.create(settings, partitions=partitions, replication=replication))
-        _show([asdict(outcome) for outcome in outcomes], ("topic", "outcome", "partitions"), "")
+        rows = [asdict(outcome) for outcome in outcomes]
+        _answer(rows, rows, ("topic", "outcome", "partitions"))
 
 
 @topics_commands.command("list")
@@ -316,20 +314,17 @@ def list_topics(config: Config = None, bootstrap_servers: Servers = None) -> Non
 
         missing = _ask_cluster(settings, topics.missing(settings))
         rows = [{"topic": name, "exists": name not in missing} for name in topics.required(settings)]
-        _show(rows, ("topic", "exists"), "")
+        _answer(rows, rows, ("topic", "exists"))
 
 
 @koner.command("settings")
 def show_settings(config: Config = None) -> None:
-    """Show every setting with its variable, default and value now; JSON where stdout is no terminal."""
+    """Show every setting: its name, KONER_ variable, default, and value now."""
     with _clear_errors():
         from worker.settings import describe
 
-        _show(
-            describe(_settings(config)),
-            ("name", "value", "default", "description"),
-            "settings: KONER_ and the name in capitals, or the name in the file of --config",
-        )
+        rows = describe(_settings(config))
+        _answer(rows, rows, ("name", "value", "default", "description"))
 
 
 def _load(settings: "Settings") -> "Engine":
@@ -426,31 +421,40 @@ def _print(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
-    """JSON for a program, a table for a person."""
-    if not sys.stdout.isatty():
-        _print(rows)
-        return
-    _table(rows, columns, title)
+def _answer(value: Any, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print `value` as JSON on stdout for a program, and `rows` as a table on stderr where a person looks on."""
+    if sys.stderr.isatty():
+        _table(rows, columns)
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        _print(value)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str = "") -> None:
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
     Console(stderr=True).print(table)
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:,.3f}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else str(value)
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.4g}"
+        case int():
+            return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        case list():
+            return ", ".join(_cell(one) for one in value)
+        case dict():
+            return "; ".join(f"{name}: {_cell(one)}" for name, one in value.items())
+    return str(value)
 
 
 @contextmanager
