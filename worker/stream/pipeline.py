@@ -145,6 +145,12 @@ class Pipeline:
                     type(error).__name__,
                     retry_seconds,
                 )
+            except Exception as error:
+                log.debug("the data plane failed", exc_info=True)  # its message may quote a record
+                raise StreamError(
+                    f"the data plane failed with {type(error).__name__}; nothing was skipped. This is a bug: "
+                    "log_level debug shows where"
+                ) from error
             await self._pause(retry_seconds)
             retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
         if self._broken is not None:

@@ -7,31 +7,28 @@ closed and forgotten as a whole; the next one reads again from the last commit.
 
 import asyncio
 import logging
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from worker.contracts import Contracts, Reason, Refused, dead_letter_headers
+from worker.contracts import Contracts, Refused
 from worker.ner.engine import Engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
-from worker.records import Enrichment, Entity, Origin
 from worker.settings import Settings
 from worker.stream.inference import Inference
+from worker.stream.outputs import Outputs, rfc3339_now
 from worker.stream.sink import Sink
 from worker.stream.source import PartitionReader
 from worker.stream.transactions import TransactionalSink
-from worker.stream.work import Headers, Outcome, Output, Partition, Work, raw_size
+from worker.stream.work import Outcome, Output, Partition, Work, raw_size
 
 log = logging.getLogger(__name__)
 
-RECORD_OVERHEAD = 128  # bytes of a batch and record header beside key, value and headers, rounded up
 PROBE_SECONDS = 2.0
 PROBE_PATIENCE = 5.0
 COMMIT_PATIENCE = 5.0
@@ -54,17 +51,11 @@ class Session:
     ) -> None:
         """`limits` holds the largest record each topic was found to take, in bytes."""
         self._settings = settings
-        self._engine = engine
         self._inference = inference
         self._contracts = contracts
         self._metrics = metrics
         self._recent = recent
-        self._limits = limits
-        info = engine.info
-        self._enrichments = {
-            source.topic: Enrichment(source.kind, info.name, info.revision, info.taxonomy)
-            for source in settings.sources
-        }
+        self._outputs = Outputs(settings, engine, contracts, limits)
         topics = sorted({source.output for source in settings.sources} | {settings.dead_letter_topic})
         make_sink = TransactionalSink if settings.delivery == "exactly_once" else Sink
         self._sink = make_sink(settings, metrics, topics, on_acknowledged=self._acknowledge)
@@ -149,13 +140,12 @@ class Session:
             checkpoint.begin(record.offset)
             value = record.value
             if value is None:
-                output = self._output(source.output, None, record.headers, "tombstone", partition, record, started)
-                leaving += checkpoint.finish(record.offset, output)
+                leaving += checkpoint.finish(record.offset, self._outputs.tombstone(partition, record, started))
                 continue
             try:
                 document = self._contracts.decode(source.kind, value, self._settings.max_text_chars)
             except Refused as refused:
-                output = self._dead_letter(partition, record, started, refused.reason, refused.detail)
+                output = self._outputs.dead_letter(partition, record, started, refused.reason, refused.detail)
                 leaving += checkpoint.finish(record.offset, output)
                 continue
             works.append(Work(record, partition, document, started))
@@ -171,42 +161,20 @@ class Session:
     def assemble(self, works: Sequence[Work]) -> None:
         """Turn works that came back from the engine into outputs; those of forgotten partitions are thrown away."""
         started = monotonic()
-        enriched_at = _now()
+        enriched_at = rfc3339_now()
         types: Counter[str] = Counter()
         leaving: list[Output] = []
         for work in works:
             partition, record = work.partition, work.record
             if partition.forgotten:
                 continue
-            output = self._enrich(work, enriched_at, types)
+            output = self._outputs.enriched(work, enriched_at, types)
             leaving += partition.checkpoint.finish(record.offset, output)
         for name, count in types.items():
             self._metrics.entities.labels(name).inc(count)
         self._metrics.stage_seconds.labels("assemble").observe(monotonic() - started)
         if leaving:
             self._sink.publish(leaving)
-
-    def _enrich(self, work: Work, enriched_at: str, types: Counter[str]) -> Output:
-        partition, record = work.partition, work.record
-        if work.error is not None or work.encoded is None:
-            return self._dead_letter(partition, record, work.fetched_at, "model_error", str(work.error))
-        try:
-            entities: list[Entity] = self._engine.assemble(work.encoded, work.spans)
-        except Exception as error:  # whatever it is, it concerns this one text
-            detail = f"assembling the spans raised {type(error).__name__}"
-            return self._dead_letter(partition, record, work.fetched_at, "model_error", detail)
-        origin = Origin(record.topic, record.partition, record.offset)
-        enrichment = self._enrichments[record.topic]
-        value = self._contracts.encode(work.document, entities, enrichment, origin, enriched_at)
-        topic = partition.source.output
-        output = self._output(topic, value, record.headers, "enriched", partition, record, work.fetched_at)
-        limit = self._limit(topic)
-        if output.size > limit:
-            detail = f"{output.size} bytes enriched, {topic} takes {limit}"
-            return self._dead_letter(partition, record, work.fetched_at, "too_large_to_publish", detail)
-        for entity in entities:
-            types[entity.type] += 1
-        return output
 
     def _acknowledge(self, outputs: Sequence[Output]) -> None:
         now, clock = monotonic(), time()
@@ -240,30 +208,6 @@ class Session:
             metrics.latency_seconds.observe(source, values)
         for source, values in ages.items():
             metrics.end_to_end_seconds.observe(source, values)
-
-    def _dead_letter(self, partition: Partition, record: Any, fetched_at: float, reason: Reason, detail: str) -> Output:
-        topic = self._settings.dead_letter_topic
-        origin = Origin(record.topic, record.partition, record.offset)
-        headers = [*record.headers, *dead_letter_headers(reason, detail, origin, _now())]
-        return self._output(topic, record.value, headers, "dead_letter", partition, record, fetched_at, reason)
-
-    @staticmethod
-    def _output(
-        topic: str,
-        value: bytes | None,
-        headers: Headers,
-        outcome: Outcome,
-        partition: Partition,
-        record: Any,
-        fetched_at: float,
-        reason: str = "",
-    ) -> Output:
-        return Output(
-            topic, record.key, value, headers, record.timestamp, outcome, partition, record, fetched_at, reason
-        )
-
-    def _limit(self, topic: str) -> int:
-        return min(self._settings.max_publish_bytes - RECORD_OVERHEAD, self._limits.get(topic, sys.maxsize))
 
     # What is in flight.
 
@@ -371,7 +315,3 @@ class Session:
     async def _reached(self, partition: Partition) -> int:
         reached = partition.checkpoint.reached
         return await self._source.consumer.position(partition.topic_partition) if reached is None else reached
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
