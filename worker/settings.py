@@ -24,6 +24,8 @@ from pydantic_settings import SettingsError as PydanticSettingsError
 from worker.records import Kind
 
 ENVIRONMENT_PREFIX = "KONER_"
+FROM_FILES = ("sasl_password", "ssl_key_password")  # secrets that may stand in a file of their own
+LONGEST_SECRET = 4096  # bytes; a file beyond this is no password, but taken for one by mistake
 
 
 class SettingsError(Exception):
@@ -117,12 +119,49 @@ class Settings(BaseSettings):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how brokers are spoken to"
     )
-    ssl_cafile: Path | None = Field(None, description="certificates of the authorities to trust, PEM")
+    ssl_cafile: Path | None = Field(
+        None, description="certificates of the authorities to trust, PEM; by default the system's"
+    )
+    ssl_certfile: Path | None = Field(
+        None, description="the worker's own certificate and its chain, PEM, for brokers that ask for one"
+    )
+    ssl_keyfile: Path | None = Field(None, description="private key of ssl_certfile, PEM; by default in that file too")
+    ssl_key_password: SecretStr | None = Field(None, description="password of ssl_keyfile; never shown")
+    ssl_key_password_file: Path | None = Field(None, description="file that holds ssl_key_password")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "PLAIN", description="how the worker shows who it is"
     )
     sasl_username: str | None = Field(None, description="user name for SASL")
     sasl_password: SecretStr | None = Field(None, description="password for SASL; never shown")
+    sasl_password_file: Path | None = Field(None, description="file that holds sasl_password, as containers mount it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, data: Any) -> Any:
+        """Fill in a secret from the file that `<secret>_file` names; the line break at its end is not part of it."""
+        if not isinstance(data, Mapping):
+            return data
+        secrets = {name: data[f"{name}_file"] for name in FROM_FILES if data.get(f"{name}_file")}
+        for name in secrets:
+            if data.get(name):
+                raise ValueError(f"{name} and {name}_file are both given; give one of them")
+        return {**data, **{name: _read_secret(f"{name}_file", file) for name, file in secrets.items()}}
+
+    @model_validator(mode="after")
+    def _check_security(self) -> "Settings":
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(
+                f"security_protocol {self.security_protocol} needs sasl_username and sasl_password "
+                "(or sasl_password_file)"
+            )
+        if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_key_password):
+            raise ValueError("ssl_keyfile and ssl_key_password belong to a certificate; give ssl_certfile too")
+        if "SSL" not in self.security_protocol and (self.ssl_cafile or self.ssl_certfile):
+            raise ValueError(
+                f"ssl_cafile and ssl_certfile do nothing with security_protocol {self.security_protocol}; "
+                "set it to SSL or SASL_SSL"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
@@ -135,8 +174,6 @@ class Settings(BaseSettings):
             read_back.append(self.dead_letter_topic)
         if read_back:
             raise ValueError(f"sources: {', '.join(read_back)} is both an input and an output topic")
-        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
-            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
         return self
 
     @model_validator(mode="after")
@@ -235,6 +272,22 @@ def _read(config: Path) -> Mapping[str, Any]:
         raise SettingsError(f"{config}: {error.strerror}; --config takes a TOML file of settings") from None
     except ValueError as error:
         raise SettingsError(f"{config}: not TOML: {error}") from None
+
+
+def _read_secret(setting: str, file: Any) -> str:
+    try:
+        with Path(file).open("rb") as stream:
+            content = stream.read(LONGEST_SECRET + 1)
+    except (OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "is no path"
+        raise ValueError(f"{setting} {file}: {reason}; give a file that holds the password alone") from None
+    try:
+        secret = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret or len(content) > LONGEST_SECRET or "\n" in secret:
+        raise ValueError(f"{setting} {file}: not one line of UTF-8 text; give a file that holds the password alone")
+    return secret
 
 
 def _variable(name: str) -> str:
