@@ -1,0 +1,5 @@
+"""`python -m worker.cli` is `koner`."""
+
+from worker.cli import main
+
+main()

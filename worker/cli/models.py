@@ -1,0 +1,191 @@
+"""The commands about models: annotate, evaluate, models, bench, train."""
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.cli.answers import answer, clear_errors, fail, print_json, progress
+from worker.cli.loading import engine_of, settings_of
+from worker.cli.options import Device, EngineName, Model, Plain, Taxonomy
+
+
+def annotate(
+    file: Annotated[
+        Path | None,
+        typer.Argument(exists=True, dir_okay=False, help="Lines to annotate; stdin by default.", show_default=False),
+    ] = None,
+    plain: Plain = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="File to write, instead of stdout.")
+    ] = None,
+    model: Model = None,
+    taxonomy: Taxonomy = None,
+    engine: EngineName = None,
+    device: Device = None,
+) -> None:
+    """Write JSON lines with the entities of each text."""
+    with clear_errors():
+        settings = settings_of(None, model=model, taxonomy=taxonomy, engine=engine, device=device)
+        loaded = engine_of(settings)
+        from worker.ner.lines import LineError, annotate_lines
+
+        if file is None and sys.stdin.isatty():
+            print("reading lines from the terminal; Ctrl-D ends them", file=sys.stderr)
+        with ExitStack() as stack:
+            reading = stack.enter_context(file.open("rb")) if file else sys.stdin.buffer
+            writing = stack.enter_context(output.open("wb")) if output else sys.stdout.buffer
+            advance = stack.enter_context(progress("annotating", total=_lines(file) if file else None))
+            done = 0
+
+            def count(lines: int) -> None:
+                nonlocal done
+                done += lines
+                advance(done, f"{done:,}")
+
+            try:
+                counts = annotate_lines(loaded, reading, writing, plain=plain, progress=count)
+            except LineError as error:
+                fail(f"{file or 'stdin'}: {error}")
+        if sys.stderr.isatty():
+            found = ", ".join(f"{kind} {number:,}" for kind, number in counts.entities.items())
+            print(f"{counts.texts:,} texts; {found or 'no entities'}", file=sys.stderr)
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines with gold spans, see below.")],
+    model: Model = None,
+    taxonomy: Taxonomy = None,
+    engine: EngineName = None,
+    device: Device = None,
+) -> None:
+    """Score a model on texts with gold spans; prints the scores as JSON.
+
+    FILE holds lines with `text` and `entities` (`start`, `end`, `type`), as `koner annotate` writes them, or is a KLUE
+    development file with `fine` spans, or with `klue` spans for the taxonomy klue.
+    """
+    with clear_errors():
+        settings = settings_of(None, model=model, taxonomy=taxonomy, engine=engine, device=device)
+        loaded = engine_of(settings)
+        from worker.training.scoring import score
+
+        with progress("evaluating") as advance:
+            try:
+                scores = score(loaded, settings.taxonomy, file, lambda part: advance(part, ""))
+            except (OSError, ValueError) as error:
+                fail(str(error))
+        rows = [{"type": kind, **of} for kind, of in scores["types"].items()]
+        rows += [{"type": "all (micro)", **scores["micro"]}]
+        answer(scores, rows, ("type", "precision", "recall", "f1", "true"))
+
+
+def models(
+    model: Annotated[str, typer.Argument(help="bundled, or a folder.")] = "bundled",
+) -> None:
+    """Tell what a model is: name, revision, labels, taxonomies, engines and sizes, as JSON."""
+    with clear_errors():
+        from worker.ner.errors import ModelError
+        from worker.ner.listing import list_model
+
+        try:
+            listing = list_model(model).as_json()
+        except ModelError as error:
+            fail(str(error))
+        rows = [{"what": name, "model": listing[name]} for name in listing]
+        answer(listing, rows, ("what", "model"))
+
+
+def bench(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="JSON lines with `text`; by default the demo's.",
+            show_default=False,
+        ),
+    ] = None,
+    plain: Plain = False,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in a batch, padding counted.", show_default=False)
+    ] = None,
+    model: Model = None,
+    taxonomy: Taxonomy = None,
+    engine: EngineName = None,
+    device: Device = None,
+) -> None:
+    """Time a model alone on texts, without any Kafka; prints the figures as JSON."""
+    with clear_errors():
+        settings = settings_of(
+            None, model=model, taxonomy=taxonomy, engine=engine, device=device, batch_tokens=batch_tokens
+        )
+        texts = _texts(file, plain)
+        loaded = engine_of(settings)
+        from worker.ner.bench import bench as time_engine
+
+        try:
+            figures = asdict(time_engine(loaded, texts, batch_tokens=settings.batch_tokens))
+        except ValueError as error:
+            fail(f"{file}: {error}")
+        rows = [{"what": name, "measured": figures[name]} for name in figures]
+        answer(figures, rows, ("what", "measured"))
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TOML file that says how to train.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model to write.")],
+    data: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the texts, instead of the recipe's.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Wheel of the base model, instead of the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
+) -> None:
+    """Train a model by a recipe; prints the folder, revision and scores as JSON."""
+    with clear_errors():
+        from worker import logs
+
+        logs.configure("auto")
+        try:
+            from worker.training.run import train as train_model
+        except ModuleNotFoundError as error:
+            fail(f"training needs {error.name}: pip install 'koner-stream[train]'")
+        with progress("training") as advance:
+            try:
+                trained = train_model(
+                    recipe,
+                    out,
+                    data=data,
+                    base=base,
+                    resume=resume,
+                    progress=lambda step: advance(step.part, f"step {step.step:,}, loss {step.loss:.3f}"),
+                )
+            except (OSError, ValueError) as error:
+                fail(str(error))
+        print_json(asdict(trained))
+
+
+def _texts(file: Path | None, plain: bool) -> list[str]:
+    if file is None:
+        from worker.demo.feed import samples
+
+        return [json.loads(sample.value)["text"] for sample in samples()]
+    texts = []
+    with file.open(encoding="utf-8") as lines:
+        try:
+            for line in lines:
+                if line.strip():
+                    texts.append(line.rstrip("\n") if plain else str(json.loads(line)["text"]))
+        except (KeyError, TypeError, ValueError):
+            fail(f"{file}, line {len(texts) + 1}: no JSON object with `text`; for lines of plain text use --plain")
+    return texts
+
+
+def _lines(file: Path) -> int:
+    with file.open("rb") as stream:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b"")) or 1
