@@ -126,6 +126,11 @@ def test_engines_and_devices_that_do_not_go_together(tagger_folder, checkpoint_f
     assert "no ONNX file" in refused(str(checkpoint_folder), engine="onnxruntime")
 
 
+@pytest.mark.parametrize("option", ["engine", "device", "precision"])
+def test_a_word_that_means_nothing(tagger_folder, option):
+    assert f"{option} fastest: not one of auto" in refused(str(tagger_folder), **{option: "fastest"})
+
+
 def test_torch_that_is_not_installed(tagger_folder, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))

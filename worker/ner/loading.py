@@ -16,6 +16,9 @@ from worker.ner.taxonomy import load_taxonomy
 log = logging.getLogger(__name__)
 
 BUNDLED: Final = "bundled"
+ENGINES: Final = ("auto", "onnxruntime", "torch")
+DEVICES: Final = ("auto", "cpu", "cuda")
+PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
 SELF_CHECK: Final = "이병헌은 2009년 서울에서 영화를 봤다."
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
@@ -38,6 +41,10 @@ def load_engine(
     default one a core.
     Raises `ModelError` with one line that says what is wrong and what to do.
     """
+    asked = {"engine": (engine, ENGINES), "device": (device, DEVICES), "precision": (precision, PRECISIONS)}
+    for name, (value, known) in asked.items():
+        if value not in known:
+            raise ModelError(f"{name} {value}: not one of {', '.join(known)}")
     config = _tagger(model)
     threads = threads or _cores()
     device = _choose_device(engine, device)
