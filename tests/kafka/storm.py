@@ -1,7 +1,9 @@
 """Workers, a real broker and trouble: what the soak test and the fault tests drive, and a program to run by hand.
 
-    KAFKA_HOME=… python tests/kafka/storm.py --seconds 600 --delivery exactly_once --seed 1
-    KAFKA_HOME=… python tests/kafka/storm.py --plan upgrade --reviews 20000 --queries 2000
+    KAFKA_HOME=… python tests/kafka/storm.py soak --seconds 600 --delivery exactly_once --seed 1
+    KAFKA_HOME=… python tests/kafka/storm.py backlog reviews.jsonl.gz --count 20000 --queries 2000 --term 1 --kill 1
+    KAFKA_HOME=… python tests/kafka/storm.py backlog reviews.jsonl.gz --count 6000 --queries 600 --workers 2 --kill 3 \
+        --broker-restart 1 --delivery exactly_once
 
 Workers are processes of their own (`koner run`), ended, killed and stalled by signals. At the end the audit reads all
 topics; what it finds is printed as JSON, and the exit code is 1 if anything was lost, or doubled under exactly once.
@@ -19,8 +21,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +48,9 @@ GRACE = 60.0
 class WorkerProcess:
     """One `koner run`, started and ended as often as wanted."""
 
-    def __init__(self, name: str, config: Path, folder: Path) -> None:
+    def __init__(self, name: str, config: Path, folder: Path, threads: int) -> None:
         self.name = name
+        self._threads = threads
         (self.web_port,) = free_ports(1)
         self._config = config
         self._log = (folder / f"{name}.log").open("ab")
@@ -59,7 +62,7 @@ class WorkerProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        environment = {**os.environ, "KONER_WEB_PORT": str(self.web_port), "KONER_THREADS": "1"}
+        environment = {**os.environ, "KONER_WEB_PORT": str(self.web_port), "KONER_THREADS": str(self._threads)}
         command = [*KONER, "run", "--config", str(self._config)]
         self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
 
@@ -103,8 +106,8 @@ class Storm:
     def count(self, what: str) -> None:
         self.done[what] = self.done.get(what, 0) + 1
 
-    def add_worker(self) -> WorkerProcess:
-        worker = WorkerProcess(f"worker-{len(self.workers)}", self.config, self.folder)
+    def add_worker(self, threads: int = 1) -> WorkerProcess:
+        worker = WorkerProcess(f"worker-{len(self.workers)}", self.config, self.folder, threads)
         self.workers.append(worker)
         worker.start()
         return worker
@@ -280,37 +283,122 @@ async def soak(broker: KafkaBroker, *, seconds: float, seed: int, rate: float, *
         it.add_worker()
         it.add_worker()
         end = time.monotonic() + seconds
-        feeding = asyncio.create_task(
-            feed(it, made_up_records(seed), until=lambda: time.monotonic() > end, rate=rate)
-        )
+        feeding = asyncio.create_task(feed(it, made_up_records(seed), until=lambda: time.monotonic() > end, rate=rate))
         await rage(it, seconds, seed)
         produced = await feeding
         if not any(worker.running for worker in it.workers):
             it.workers[0].start()
         await it.until_committed(1.0, timeout=300)
         report = await it.audit()
-        return {"produced": produced, "seconds": seconds, "seed": seed, "harm": it.done, "clean": report.clean, "audit": report.as_json()}
+        return {
+            "produced": produced,
+            "seconds": seconds,
+            "seed": seed,
+            "harm": it.done,
+            "clean": report.clean,
+            "audit": report.as_json(),
+        }
+
+
+async def backlog(
+    broker: KafkaBroker,
+    records: Iterable[tuple[str, Produced]],
+    harms: Sequence[str],
+    *,
+    workers: int,
+    threads: int,
+    **options: Any,
+) -> dict[str, Any]:
+    """Produce everything, start workers, do each harm in turn as the work goes on, and audit.
+
+    `seconds` of the result is from the workers' start to the last commit; `steady` is the greatest rate of records a
+    second over any stretch of five seconds, all workers together.
+    """
+    async with storm(broker, **options) as it:
+        total = await feed(it, records, until=lambda: False, rate=0)
+        began = time.monotonic()
+        for _ in range(workers):
+            it.add_worker(threads)
+        done: list[tuple[float, float]] = []
+        watching = asyncio.create_task(_watch(it, done))
+        codes = []
+        for number, harm in enumerate(harms, 1):
+            await it.until_committed(number / (len(harms) + 1), timeout=600, of=total)
+            worker = it.workers[number % workers]
+            if harm == "broker_restart":
+                await asyncio.to_thread(broker.restart)
+            else:
+                codes.append(await worker.end(signal.SIGKILL if harm == "kill" else signal.SIGTERM))
+                worker.start()
+            it.count(harm)
+        await it.until_committed(1.0, timeout=900, of=total)
+        seconds = time.monotonic() - began
+        watching.cancel()
+        for worker in it.workers:
+            codes.append(await worker.end(signal.SIGTERM))
+        report = await it.audit()
+        return {
+            "produced": total,
+            "harm": it.done,
+            "exit_codes": codes,
+            "seconds": round(seconds, 1),
+            "steady": round(_steady(done), 1),
+            "memory_mb": {worker.name: _thirds(worker.memory) for worker in it.workers},
+            "clean": report.clean,
+            "audit": report.as_json(),
+        }
+
+
+async def _watch(it: Storm, done: list[tuple[float, float]]) -> None:
+    """Note every half second how many records the group has committed."""
+    while True:
+        with suppress(KafkaError, TimeoutError):
+            done.append((time.monotonic(), (await it.committed())[0]))
+        await asyncio.sleep(0.5)
+
+
+def _steady(done: Sequence[tuple[float, float]]) -> float:
+    spans = [(b[1] - a[1]) / (b[0] - a[0]) for a in done for b in done if 5 <= b[0] - a[0] <= 6]
+    return max(spans, default=0.0)
+
+
+def _thirds(samples: Sequence[tuple[float, int]]) -> list[float]:
+    """Resident megabytes at the start, in the middle and at the end."""
+    if not samples:
+        return []
+    picked = (samples[min(4, len(samples) - 1)], samples[len(samples) // 2], samples[-1])
+    return [round(size / 1e6, 1) for _, size in picked]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to do harm")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=100.0, help="records produced a second")
-    parser.add_argument("--delivery", choices=["at_least_once", "exactly_once"], default="at_least_once")
-    parser.add_argument("--model", default="bundled")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    soaking = commands.add_parser("soak", help="random harm from a seed")
+    soaking.add_argument("--seconds", type=float, default=60.0, help="how long to do harm")
+    soaking.add_argument("--seed", type=int, default=1)
+    soaking.add_argument("--rate", type=float, default=100.0, help="records produced a second")
+    working = commands.add_parser("backlog", help="a file of reviews, and harm on the way")
+    working.add_argument("reviews", type=Path, help="JSON lines, gzipped")
+    working.add_argument("--count", type=int, default=6000, help="reviews")
+    working.add_argument("--queries", type=int, default=600)
+    working.add_argument("--workers", type=int, default=1)
+    working.add_argument("--threads", type=int, default=2, help="CPU threads of a worker")
+    working.add_argument("--term", type=int, default=0, help="how often to stop a worker")
+    working.add_argument("--kill", type=int, default=0, help="how often to kill a worker")
+    working.add_argument("--broker-restart", type=int, default=0, help="how often to restart the broker")
+    for command in (soaking, working):
+        command.add_argument("--delivery", choices=["at_least_once", "exactly_once"], default="at_least_once")
+        command.add_argument("--model", default="bundled")
     given = parser.parse_args()
+    options = {"delivery": given.delivery, "model": given.model}
     with KafkaBroker() as broker:
-        result = asyncio.run(
-            soak(
-                broker,
-                seconds=given.seconds,
-                seed=given.seed,
-                rate=given.rate,
-                delivery=given.delivery,
-                model=given.model,
-            )
-        )
+        if given.command == "soak":
+            work = soak(broker, seconds=given.seconds, seed=given.seed, rate=given.rate, **options)
+        else:
+            harms = ["term"] * given.term + ["kill"] * given.kill + ["broker_restart"] * given.broker_restart
+            records = real_records(given.reviews, given.count, given.queries)
+            work = backlog(broker, records, harms, workers=given.workers, threads=given.threads, **options)
+        result = asyncio.run(work)
     print(json.dumps(result, ensure_ascii=False, indent=2, default=str))
     return 0 if result["clean"] else 1
 
