@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 from fake_pipeline import ENGINE, FakePipeline
 
 from worker.app import Host, HostError, HostStatus, create_app, serve
@@ -199,3 +200,21 @@ def test_a_second_signal_while_draining_ends_at_once() -> None:
 
 def _app(**settings: Any) -> Host:
     return create_app(Settings(**settings), ENGINE, make_pipeline=FakePipeline)
+
+
+async def test_requests_the_kafka_client_left_behind_are_no_errors(caplog: pytest.LogCaptureFixture) -> None:
+    made: asyncio.Future[FakePipeline] = asyncio.get_running_loop().create_future()
+
+    def make(*collaborators: Any) -> FakePipeline:
+        made.set_result(FakePipeline(*collaborators))
+        return made.result()
+
+    serving = asyncio.create_task(serve(Settings(web_port=0), ENGINE, make))
+    await (await made).started.wait()
+    loop = asyncio.get_running_loop()
+    loop.call_exception_handler({"message": "never retrieved", "exception": NodeNotReadyError("node 1")})
+    loop.call_exception_handler({"message": "never retrieved", "exception": ValueError("ours")})
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.wait_for(serving, 10)
+    told = [record.exc_info for record in caplog.records if record.levelname == "ERROR"]
+    assert [type(info[1]) for info in told if info] == [ValueError]
