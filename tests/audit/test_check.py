@@ -1,6 +1,7 @@
 """The audit of real topics: what a worker did on either broker, and what somebody did to it afterwards."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import orjson
@@ -16,6 +17,7 @@ from worker.audit.check import audit
 from worker.audit.reading import ReadingError
 from worker.records import Origin
 
+STAMP = int(time.time() - 3_600) * 1000  # recent: a broker deletes what is past its retention
 REAL = (pytest.mark.kafka, pytest.mark.xdist_group("kafka"))
 BROKERS = [
     pytest.param(("embedded", "at_least_once"), id="embedded"),
@@ -44,7 +46,7 @@ async def _feed(stream: Stream, count: int) -> None:
     """Produce reviews of every sort and `count` queries."""
     good = [Produced(review(n, rating=1.50), key=b"%d" % (n % 5), headers=(("h", b"%d" % n),)) for n in range(count)]
     bad = [Produced(b"not json", key=b"1"), Produced(b"\xff"), Produced(review(0, POISON)), Produced(b'{"text":7}')]
-    tombstones = [Produced(None, key=b"%d" % n, timestamp_ms=1_700_000_000_000) for n in (1, 1, 2)]
+    tombstones = [Produced(None, key=b"%d" % n, timestamp_ms=STAMP) for n in (1, 1, 2)]
     await stream.produce_reviews([*good, *bad, *tombstones])
     await stream.produce_queries([Produced(query(n, "부산 😀 이병헌")) for n in range(count)])
 
@@ -98,30 +100,32 @@ async def test_what_the_group_committed_without_an_output_is_missing(stream):
     assert [example.source for example in found.missing.examples] == [Origin(stream.reviews, 0, n) for n in (0, 1)]
 
 
-async def test_what_was_done_to_the_outputs_afterwards_is_found(stream):
-    await _feed(stream, 10)
-    await _work(stream, 27)
-    outputs = [output for output in await stream.read_enriched() if output.value is not None]
+@pytest.mark.kafka
+async def test_what_was_done_to_the_outputs_afterwards_is_found(kafka_stream):
+    await _feed(kafka_stream, 10)
+    await _work(kafka_stream, 27)
+    outputs = [output for output in await kafka_stream.read_enriched() if output.value is not None]
     first, second = outputs[0], outputs[1]
     record = orjson.loads(second.value)
     record["entities"] = [{"field": "text", "start": 0, "end": 2, "text": "이병헌", "score": 1}]
     record["extra"] = 1
     copies = [replace(first, key=b"other"), replace(second, value=orjson.dumps(record))]
     await produce(
-        stream.bootstrap_servers,
-        stream.enriched,
+        kafka_stream.bootstrap_servers,
+        kafka_stream.enriched,
         [Produced(copy.value, copy.key, copy.headers, copy.timestamp_ms) for copy in copies],
     )
-    report = await audit(stream.settings(), allow_doubles=False)
+    report = await audit(kafka_stream.settings(), allow_doubles=False)
     assert faults(report) == {"double": 2, "changed": 2, "inexact": 1}
     assert {example.what for part in report.partitions for example in part.changed.examples} == {"key", "value"}
     assert not report.clean
 
 
-async def test_it_can_start_in_the_middle(stream):
-    await stream.produce_reviews([Produced(review(n), partition=0) for n in range(10)])
-    await _work(stream, 10)
-    report = await audit(stream.settings(), from_offsets={(stream.reviews, 0): 7})
+@pytest.mark.kafka
+async def test_it_can_start_in_the_middle(kafka_stream):
+    await kafka_stream.produce_reviews([Produced(review(n), partition=0) for n in range(10)])
+    await _work(kafka_stream, 10)
+    report = await audit(kafka_stream.settings(), from_offsets={(kafka_stream.reviews, 0): 7})
     assert report.clean
     assert (report.counts["raw"], report.counts["enriched"], report.counts["outside"]) == (3, 3, 7)
 

@@ -22,7 +22,7 @@ values = st.recursive(
 records = st.dictionaries(st.text() | st.sampled_from(["entities", "enrichment", "text"]), values, max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(record=records, ascii_only=st.booleans(), indent=st.sampled_from([None, 1]))
 def test_space_and_escapes_mean_nothing(record: dict, ascii_only: bool, indent: int | None):
     one = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
@@ -31,7 +31,7 @@ def test_space_and_escapes_mean_nothing(record: dict, ascii_only: bool, indent: 
     assert read_meaning(one).without_added == read_meaning(other).without_added
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(record=records)
 def test_the_form_without_what_was_added_is_the_record_without_it(record: dict):
     value = json.dumps(record).encode()
@@ -42,7 +42,7 @@ def test_the_form_without_what_was_added_is_the_record_without_it(record: dict):
         assert meaning.member(name) == part
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(one=records, other=records)
 def test_different_records_differ(one: dict, other: dict):
     kept = [json.dumps({n: v for n, v in r.items() if n not in ("entities", "enrichment")}) for r in (one, other)]

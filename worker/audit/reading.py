@@ -1,10 +1,11 @@
-"""Ranges of partitions read from start to end, without a consumer group: nothing is committed, nobody is disturbed.
+"""Ranges of partitions read from start to end, outside of any consumer group: nobody who reads is disturbed.
 
 Guarantee: of every range, each record that a `read_committed` reader can see is handed out once, in offset order of its
 partition. The end of a partition is what a fetch tells of it (its last stable offset), which holds on every broker; the
 embedded one answers a question for the end with the last batch's first record.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -29,7 +30,7 @@ class ReadingError(Exception):
 
 @asynccontextmanager
 async def open_reader(settings: Settings, *, group: str | None = None) -> AsyncIterator["RangeReader"]:
-    """A reader that is connected. With `group` it can tell that group's offsets; it never joins it.
+    """A reader that is connected. With `group` it can tell and commit that group's offsets; it never joins it.
 
     Raises `ReadingError` where the broker is not there, refuses, or goes away while it is read.
     """
@@ -50,7 +51,8 @@ async def open_reader(settings: Settings, *, group: str | None = None) -> AsyncI
         advice = "check the sasl_ and ssl_ settings and the ACLs" if refused else "is the broker up and reachable?"
         raise ReadingError(f"{settings.bootstrap_servers}: cannot be read ({type(error).__name__}); {advice}") from None
     finally:
-        await consumer.stop()
+        # A consumer that is stopped before its tasks have begun raises their cancellation.
+        await asyncio.gather(consumer.stop(), return_exceptions=True)
 
 
 class RangeReader:
@@ -115,6 +117,12 @@ class RangeReader:
         wanted = list(partitions)
         self._consumer.assign(wanted)
         return {partition: await self._consumer.committed(partition) for partition in wanted}
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit offsets for the group that the reader was opened with."""
+        if not offsets.keys() <= self._consumer.assignment():
+            self._consumer.assign(list(offsets))
+        await self._consumer.commit(dict(offsets))
 
     async def read(self, ranges: Mapping[TopicPartition, range]) -> AsyncIterator[list[Any]]:
         """Hand out the records of all ranges, in lists of one partition each."""

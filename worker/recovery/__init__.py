@@ -1,0 +1,1 @@
+"""Ways back: dead letters to where they came from, and ranges of a topic through a model again."""

@@ -1,0 +1,212 @@
+"""Dead letters sent back to where they came from.
+
+Guarantee: a letter is noted as replayed only after the broker has acknowledged it in its topic (acks=all), so none is
+ever lost. What an interruption leads to:
+
+- Ctrl-C, SIGTERM as a cancelled task: the chunk under way is finished and noted first; nothing is repeated.
+- kill -9, power loss, a broker that goes away: of the chunk under way (at most `CHUNK` letters) those that had arrived
+  are sent once more by the next run. With `delivery = "exactly_once"` not even these: letters and their marker are one
+  transaction, and a second run at the same time fences the first.
+- Between chunks: nothing.
+
+Two runs at once without transactions may both send a letter. A letter keeps its record's timestamp: one that is older
+than its topic's retention may be deleted there by the broker within minutes, so replay such while a worker runs.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from worker.audit.reading import RangeReader, open_reader
+from worker.recovery.dead_letters import Shelf
+from worker.recovery.errors import RecoveryError
+from worker.recovery.letters import EVERY, REPLAYED_HEADER, DeadLetter, Selection
+from worker.recovery.markers import MARKER_HEADERS, marker
+from worker.settings import Settings
+from worker.stream.producing import end_producer, make_producer, partition_for
+
+RECORD_OVERHEAD = 128  # bytes of a batch and record header, and of our own header, rounded up
+CHUNK = 200  # letters between two notes of how far it is
+FINISH_SECONDS = 30.0
+CLOSE_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SentBack:
+    """What a run sent back, or with `dry_run` would have."""
+
+    dry_run: bool
+    selected: int  # letters that were meant
+    sent: int  # of them, those that are in their topic again (with `dry_run`: would be)
+    already: int  # of them, those that an earlier run had sent
+    foreign: int  # of them, those of topics that are no source in these settings, left where they are
+    too_large: int  # of them, those that are larger than `max_publish_bytes`, left where they are
+    by_source: Mapping[str, Mapping[str, int]]  # `sent` by the topic they came from and by reason
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as JSON-ready members."""
+        return {
+            "dry_run": self.dry_run,
+            "selected": self.selected,
+            "sent": self.sent,
+            "already": self.already,
+            "foreign": self.foreign,
+            "too_large": self.too_large,
+            "by_source": {topic: dict(reasons) for topic, reasons in self.by_source.items()},
+        }
+
+
+async def replay_dead_letters(
+    settings: Settings,
+    selection: Selection = EVERY,
+    *,
+    again: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SentBack:
+    """Send the letters that are meant to the topic and partition they came from.
+
+    Key, headers and timestamp are the raw record's; the header `koner-replayed` says how often it was replayed now, so
+    that one which fails again is told apart. What an earlier run sent is left out unless `again`. Letters that fail
+    while this runs are not taken up. `progress` gets offsets of the dead-letter topic done and in all.
+
+    Raises `RecoveryError` and `worker.audit.reading.ReadingError`; what was sent before is noted.
+    """
+    topics = {source.topic for source in settings.sources}
+    counts: Counter[str] = Counter()
+    by_source: dict[str, Counter[str]] = {}
+    async with open_reader(settings) as reader:
+        shelf = await Shelf.open(reader, settings.dead_letter_topic, progress)
+        sender = None if dry_run else _Sender(settings, reader)
+        try:
+            async for letters in shelf.letters():
+                chosen = []
+                for letter in filter(selection.holds, letters):
+                    counts["selected"] += 1
+                    if letter.source.topic not in topics:
+                        counts["foreign"] += 1
+                    elif shelf.was_replayed(letter) and not again:
+                        counts["already"] += 1
+                    elif letter.size + RECORD_OVERHEAD > settings.max_publish_bytes:
+                        counts["too_large"] += 1
+                    else:
+                        chosen.append(letter)
+                for first in range(0, len(chosen), CHUNK):
+                    if sender is not None:
+                        await sender.send(chosen[first : first + CHUNK])
+                for letter in chosen:
+                    by_source.setdefault(letter.source.topic, Counter())[letter.reason] += 1
+        finally:
+            if sender is not None:
+                await sender.close()
+    sent = sum(sum(reasons.values()) for reasons in by_source.values())
+    return SentBack(
+        dry_run, counts["selected"], sent, counts["already"], counts["foreign"], counts["too_large"], by_source
+    )
+
+
+class _Sender:
+    """Sends letters back and notes that they were; connects when there is something to send."""
+
+    def __init__(self, settings: Settings, reader: RangeReader) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._transactional = settings.delivery == "exactly_once"
+        self._producer: AIOKafkaProducer | None = None
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Send letters of one partition, in order, and note it; whoever cancels this waits until it is noted."""
+        sending = asyncio.ensure_future(self._send(letters))
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await asyncio.wait({sending}, timeout=FINISH_SECONDS)
+            raise
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._producer is not None:
+            await end_producer(self._producer, CLOSE_PATIENCE)
+
+    async def _send(self, letters: Sequence[DeadLetter]) -> None:
+        partitions = Counter(at.topic for at in self._reader.partitions({letter.source.topic for letter in letters}))
+        try:
+            producer = await self._connect()
+            if self._transactional:
+                async with producer.transaction():
+                    await self._send_and_note(producer, letters, partitions)
+            else:
+                await self._send_and_note(producer, letters, partitions)
+        except ProducerFenced:
+            raise RecoveryError(
+                "another replay of dead letters has begun and takes over; wait for it, then run this one again"
+            ) from None
+        except KafkaError as error:
+            raise RecoveryError(
+                f"{self._settings.bootstrap_servers}: the broker does not take replayed records "
+                f"({type(error).__name__}); run it again, what was sent is not sent twice"
+            ) from None
+
+    async def _connect(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            options: dict[str, Any] = (
+                {"transactional_id": f"koner-replay-{self._settings.group}"}
+                if self._transactional
+                else {"enable_idempotence": self._settings.idempotence}
+            )
+            producer = make_producer(self._settings, **options)
+            self._producer = producer
+            await producer.start()
+        return self._producer
+
+    async def _send_and_note(
+        self, producer: AIOKafkaProducer, letters: Sequence[DeadLetter], partitions: Mapping[str, int]
+    ) -> None:
+        arriving = [
+            await self._send_one(producer, letter, _destination(letter, partitions[letter.source.topic]))
+            for letter in letters
+        ]
+        outcomes = await asyncio.gather(*arriving, return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if not (failures and self._transactional):
+            arrived = [
+                letter
+                for letter, outcome in zip(letters, outcomes, strict=True)
+                if not isinstance(outcome, BaseException)
+            ]
+            if arrived:
+                await self._note(producer, arrived)
+        if failures:
+            raise failures[0]
+
+    @staticmethod
+    async def _send_one(producer: AIOKafkaProducer, letter: DeadLetter, at: TopicPartition) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = await producer.send(
+            at.topic,
+            letter.value,
+            key=letter.key,
+            partition=at.partition,
+            timestamp_ms=letter.timestamp if letter.timestamp >= 0 else None,
+            headers=[*letter.headers, (REPLAYED_HEADER, b"%d" % (letter.replays + 1))],
+        )
+        return future
+
+    @staticmethod
+    async def _note(producer: AIOKafkaProducer, sent: Sequence[DeadLetter]) -> None:
+        place = sent[0].place
+        noted = marker(letter.place.offset for letter in sent)
+        await producer.send_and_wait(place.topic, noted, partition=place.partition, headers=MARKER_HEADERS)
+
+
+def _destination(letter: DeadLetter, partitions: int) -> TopicPartition:
+    """The partition the letter came from, or where that is gone, the one its key leads to."""
+    source = letter.source
+    number = source.partition
+    if not 0 <= number < partitions:
+        number = partition_for(letter.key, 0, partitions)
+    return TopicPartition(source.topic, number)
