@@ -161,8 +161,8 @@ class _Demo:
         """Send everything and show what comes of it; returns the seconds from sending to the last result."""
         room = asyncio.Semaphore(AHEAD)
         results = Results(settings)
-        await results.start()
         try:
+            await results.start()
             await _until_first_ends(_until_ready(app), _no_end(app))
             started = monotonic()
             self._screen.start(self._total)
