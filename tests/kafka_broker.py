@@ -47,15 +47,22 @@ class KafkaBroker:
     """A broker that keeps its data and its port over restarts, and ends with this process. All calls block.
 
     `properties` are added to server.properties, or replace what is there. `listeners` are further ones, by name, with
-    their security protocol (such as `{"SECURE": "SASL_SSL"}`); `bootstrap(name)` tells their addresses.
+    their security protocol (such as `{"SECURE": "SASL_SSL"}`); `bootstrap(name)` tells their addresses. `scram` holds
+    users and passwords that both SCRAM mechanisms take.
     """
 
-    def __init__(self, properties: Mapping[str, str] | None = None, listeners: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
+        scram: Mapping[str, str] | None = None,
+    ) -> None:
         self._java, self._class_path = find_kafka()
         self._folder = Path(tempfile.mkdtemp(prefix="koner-kafka-"))
         names = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **(listeners or {})}
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+        self._scram = scram or {}
         self._child: ChildProcess | None = None
         self._write_configuration(names, properties or {})
 
@@ -172,6 +179,9 @@ class KafkaBroker:
         command = [self._java, *_QUICK_START, "-Xmx256m", "-cp", self._class_path]
         command += [f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"]
         command += ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._configuration)]
+        for user, password in self._scram.items():
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                command += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"Kafka's folder could not be formatted: {done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -9,23 +9,17 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    KafkaError,
-    SaslAuthenticationFailed,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-)
+from aiokafka.errors import KafkaError
 
 from worker.contracts import Contracts
 from worker.ner.engine import Engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
+from worker.stream.access import check_access
 from worker.stream.errors import StreamError
 from worker.stream.inference import Inference
+from worker.stream.permission import NO_PERMISSION, lacking
 from worker.stream.producing import TooLarge
 from worker.stream.session import Session
 from worker.stream.topics import MissingTopics, missing
@@ -39,14 +33,6 @@ FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 10.0
 STEADY_SECONDS = 30.0  # a session that ran this long is followed by the next one at once
 ENGINE_PATIENCE = 5.0
-REFUSALS = (
-    AuthenticationFailedError,
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    SaslAuthenticationFailed,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +117,8 @@ class Pipeline:
             except TooLarge as refused:
                 self._learn_limit(refused)
                 continue
-            except REFUSALS as error:
-                raise StreamError(
-                    f"{self._settings.bootstrap_servers}: the broker refuses this worker ({type(error).__name__}); "
-                    "check the sasl_ and ssl_ settings and the ACLs"
-                ) from None
+            except NO_PERMISSION as error:
+                raise StreamError(lacking(error, self._settings)) from None
             except (KafkaError, OSError) as error:
                 if monotonic() - began > STEADY_SECONDS:
                     retry_seconds = FIRST_RETRY_SECONDS
@@ -187,6 +170,7 @@ class Pipeline:
             self._session = None
 
     async def _work(self, session: Session) -> None:
+        await check_access(self._settings)
         absent = await missing(self._settings)
         if absent:
             raise MissingTopics(absent)
