@@ -24,7 +24,7 @@ class DeadLetter:
     failed_at: datetime | None
     replays: int  # how often it had been replayed when it failed
     key: bytes | None
-    value: bytes | None
+    value: bytes
     headers: Headers  # the raw record's own, without any of ours
     timestamp: int  # milliseconds since the epoch, the raw record's own
 
@@ -32,7 +32,7 @@ class DeadLetter:
     def size(self) -> int:
         """Bytes of key, value and headers."""
         headers = sum(len(name) + len(value or b"") for name, value in self.headers)
-        return len(self.key or b"") + len(self.value or b"") + headers
+        return len(self.key or b"") + len(self.value) + headers
 
     def as_json(self, *, words: bool = False) -> dict[str, Any]:
         """The letter as JSON-ready members; key, value and headers, which are people's words, only with `words`."""
@@ -83,10 +83,10 @@ EVERY = Selection()
 
 
 def read_dead_letter(record: Any) -> DeadLetter | None:
-    """Read a record of the dead-letter topic; None where its headers are not those of a dead letter."""
+    """Read a record of the dead-letter topic; None where its headers, or a missing value, say it is no dead letter."""
     headers = list(record.headers)
     names = [name for name, _ in headers]
-    if REASON_HEADER not in names:
+    if REASON_HEADER not in names or record.value is None:
         return None
     # The raw record's headers come first, and may hold names of ours: the last of a name counts.
     ours = {name: value or b"" for name, value in headers}
