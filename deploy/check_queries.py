@@ -54,7 +54,8 @@ def dashboard_queries(dashboard: Path = DASHBOARD, *, interval: str = "1m") -> I
 
     for panel in board["panels"]:
         for target in panel.get("targets", []):
-            yield Query(f"panel {panel['title']!r} ({target['refId']})", expand(target["expr"]))
+            for vector in vectors(expand(target["expr"])):
+                yield Query(f"panel {panel['title']!r} ({target['refId']})", vector)
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":
             found = _LABEL_VALUES.fullmatch(variable["definition"])

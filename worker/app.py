@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from time import monotonic
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, get_args
 
 import faust
 import uvloop
@@ -24,6 +24,7 @@ from faust.web.drivers.aiohttp import Web
 from mode import Service
 
 from worker import logs
+from worker.contracts import Reason
 from worker.ner.engine import Engine
 from worker.ner.errors import ModelError
 from worker.ner.loading import load_engine
@@ -249,7 +250,16 @@ def create_app(
     recent = Recent(RECORDS_SHOWN if settings.live_records else 0)
     model = asdict(engine.info)
     metrics.model_info.labels(*(model[name] for name in ("name", "revision", "taxonomy", "engine", "device"))).set(1)
+    _begin_at_zero(metrics, settings)
     return Host(settings, model, metrics, recent, make_pipeline(settings, engine, metrics, recent))
+
+
+def _begin_at_zero(metrics: Metrics, settings: Settings) -> None:
+    """Make the series of what should not happen: an increase from nothing would not be seen as one."""
+    for source in settings.sources:
+        metrics.lost_records.labels(source.topic)
+        for reason in get_args(Reason):
+            metrics.dead_letters.labels(source.topic, reason)
 
 
 def run(settings: Settings) -> int:

@@ -97,7 +97,13 @@ async def test_two_workers_in_one_process_do_not_meet(start) -> None:
     assert first.app.address != second.app.address
     first.pipeline.metrics.records_in.labels("queries.raw").inc(3)
     assert 'koner_records_in_total{source="queries.raw"} 3.0' in (await first.get("/metrics"))[1]
-    assert "queries.raw" not in (await second.get("/metrics"))[1]
+    assert "koner_records_in_total{" not in (await second.get("/metrics"))[1]
+
+
+async def test_what_should_not_happen_is_counted_from_zero(start) -> None:
+    metrics = (await (await start()).get("/metrics"))[1]
+    assert 'koner_dead_letters_total{reason="schema",source="queries.raw"} 0.0' in metrics
+    assert 'koner_lost_records_total{source="reviews.raw"} 0.0' in metrics
 
 
 async def test_a_port_that_is_taken_is_one_clear_error() -> None:

@@ -159,7 +159,9 @@ def _quantiles(cumulative: Mapping[float, float]) -> dict[str, float | None]:
 
 
 def _counts(names: tuple[str, ...], series: Mapping[Labels, float]) -> list[dict[str, Any]]:
-    ranked = sorted(series.items(), key=lambda item: (-item[1], item[0]))
+    ranked = sorted(
+        ((labels, count) for labels, count in series.items() if count), key=lambda item: (-item[1], item[0])
+    )
     return [{**dict(zip(names, labels, strict=True)), "count": count} for labels, count in ranked]
 
 
