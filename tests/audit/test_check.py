@@ -1,6 +1,8 @@
 """The audit of real topics: what a worker did on either broker, and what somebody did to it afterwards."""
 
 import asyncio
+import os
+import signal
 import time
 from dataclasses import replace
 
@@ -10,11 +12,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from audit_records import faults
 from brokers import Produced, produce
-from fake_engine import POISON
+from fake_engine import POISON, FakeEngine
 from running import Stream, query, review, running
 
+from worker.audit import reading
 from worker.audit.check import audit
 from worker.audit.reading import ReadingError
+from worker.demo.broker import EmbeddedBroker
 from worker.records import Origin
 
 STAMP = int(time.time() - 3_600) * 1000  # recent: a broker deletes what is past its retention
@@ -141,6 +145,61 @@ async def test_outputs_of_records_that_retention_deleted_are_no_fault(kafka_stre
     report = await audit(kafka_stream.settings(), everything=True)
     assert report.clean
     assert (report.counts["raw"], report.counts["gone"]) == (6, 4)
+
+
+@pytest.mark.kafka
+async def test_while_a_worker_runs_nothing_seems_to_be_wrong(kafka_stream):
+    await kafka_stream.produce_reviews([Produced(review(n), key=b"%d" % (n % 50)) for n in range(3_000)])
+    engine = FakeEngine()
+    async with running(kafka_stream.settings(max_in_flight_records=200), engine) as worker:
+        pending = [3_000]
+        while pending[-1]:
+            report = await audit(kafka_stream.settings())
+            assert faults(report) == {}
+            assert report.counts["raw"] == 3_000
+            pending.append(report.counts["pending"])
+    assert pending == sorted(pending, reverse=True)
+    assert worker.value("koner_records_out_total") == 3_000
+
+
+@pytest.mark.kafka
+async def test_a_transaction_that_hides_committed_outputs_is_waited_for(kafka_stream, monkeypatch):
+    other = AIOKafkaProducer(
+        bootstrap_servers=kafka_stream.bootstrap_servers, transactional_id=f"{kafka_stream.name}.slow"
+    )
+    await other.start()
+    await other.begin_transaction()
+    for partition in range(3):
+        await other.send_and_wait(kafka_stream.enriched, b"open", partition=partition)
+    await kafka_stream.produce_reviews([Produced(review(n), key=b"%d" % n) for n in range(20)])
+    await _work(kafka_stream, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "STALL_SECONDS", 1.0)
+        with pytest.raises(ReadingError, match="a transaction is still open"):
+            await audit(kafka_stream.settings())
+    auditing = asyncio.ensure_future(audit(kafka_stream.settings(), everything=True))
+    await asyncio.wait({auditing}, timeout=0.5)
+    assert not auditing.done()
+    await other.abort_transaction()
+    await other.stop()
+    report = await auditing
+    assert report.clean
+    assert report.counts["enriched"] == 20
+
+
+async def test_a_broker_that_stops_answering_is_one_clear_line(monkeypatch):
+    async def read_and_freeze(stream: Stream, broker: EmbeddedBroker) -> None:
+        async with reading.open_reader(stream.settings()) as reader:
+            ranges = dict.fromkeys(reader.partitions([stream.reviews]), range(10_000))
+            async for _ in reader.read(ranges):
+                os.kill(broker.pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(reading, "STALL_SECONDS", 1.0)
+    async with EmbeddedBroker() as broker:
+        stream = await Stream(broker.bootstrap_servers).create()
+        await stream.produce_reviews([Produced(review(n), partition=n % 3) for n in range(2_000)])
+        with pytest.raises(ReadingError, match=r"^nothing came of .*reviews\[0\]"):
+            await read_and_freeze(stream, broker)
 
 
 @pytest.mark.kafka

@@ -30,8 +30,9 @@ async def audit(
     `settings.delivery` promises. `progress` gets offsets read and offsets in all.
 
     It changes nothing and joins no group, and a worker may run meanwhile: the group's offsets are asked for first, the
-    ends of the outputs second and those of the raw topics last, so that what was committed has its output in view, and
-    every output its raw record. Only `koner replay` and a topic that was deleted and made again break this.
+    ends of the outputs second (once no transaction hides any of them) and those of the raw topics last, so that what
+    was committed has its output in view, and every output its raw record. Only `koner replay` and a topic that was
+    deleted and made again break this.
 
     Cost: 60 MB of memory a million raw records, whatever their size, and twice that while the report is made; about two
     minutes of one core a million raw records with their outputs. Raises `ReadingError`.
@@ -73,7 +74,7 @@ async def audit(
 
 async def _ranges(reader: RangeReader, partitions: list[TopicPartition]) -> dict[TopicPartition, range]:
     starts = await reader.starts(partitions)
-    ends = await reader.ends(partitions)
+    ends = await reader.ends(partitions, settled=True)
     return {partition: range(starts[partition], max(starts[partition], ends[partition])) for partition in partitions}
 
 

@@ -16,6 +16,7 @@ ADDED = frozenset({"entities", "enrichment"})
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]|[^\s"{}\[\],:]++', re.DOTALL)
+_STRUCTURE = {b"{": 1, b"[": 1, b"}": -1, b"]": -1, b",": 0, b":": 0}  # with what each adds to the depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +84,19 @@ def _members(tokens: Iterator[re.Match[bytes]]) -> Iterator[tuple[str, int, int,
     start = end = 0
     for token in tokens:
         text = token[0]
-        if depth == 0 and text in (b",", b"}"):
-            if parts:
-                yield _text(name), start, end, b"".join(parts)
-            name, parts = b"", []
-            continue
-        if not parts:
-            name = text
-        elif len(parts) == 2:  # the name and the colon
+        if text in _STRUCTURE:
+            if depth == 0 and text in b",}":
+                if parts:
+                    yield _text(name), start, end, b"".join(parts)
+                parts = []
+                continue
+            depth += _STRUCTURE[text]
+        if len(parts) < 3:  # the name, the colon, the value's first token
             start = token.start()
-        parts.append(_canonical(text))
+            if not parts:
+                name = text
+        parts.append(text if b"\\" not in text else _canonical(text))
         end = token.end()
-        if text in (b"{", b"["):
-            depth += 1
-        elif text in (b"}", b"]"):
-            depth -= 1
 
 
 def _canonical(token: bytes) -> bytes:
@@ -107,5 +106,5 @@ def _canonical(token: bytes) -> bytes:
 
 
 def _text(literal: bytes) -> str:
-    text: str = json.loads(literal)
+    text: str = literal[1:-1].decode() if b"\\" not in literal else json.loads(literal)
     return text

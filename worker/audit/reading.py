@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from worker.settings import Settings
 from worker.stream.connection import client_options
 
-STALL_SECONDS = 60.0
+STALL_SECONDS = 90.0  # longer than brokers leave a transaction open whose producer died
 FETCH_WAIT_MILLISECONDS = 100
 POLL_MILLISECONDS = 200
 RECORDS_A_POLL = 500
@@ -77,8 +77,12 @@ class RangeReader:
         self._consumer.assign(wanted)
         return dict(await self._consumer.beginning_offsets(wanted)) if wanted else {}
 
-    async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset after the last that can be read now, of each partition."""
+    async def ends(self, partitions: Iterable[TopicPartition], *, settled: bool = False) -> dict[TopicPartition, int]:
+        """The offset after the last that can be read now, of each partition.
+
+        A transaction that is open hides whatever was written after its first record, committed or not. With `settled`
+        this waits until all that had been written when it was called can be read, or was aborted.
+        """
         wanted = list(partitions)
         if not wanted:
             return {}
@@ -86,18 +90,24 @@ class RangeReader:
         near = await self._consumer.end_offsets(wanted)
         for partition, offset in near.items():
             self._consumer.seek(partition, offset)
+        written: dict[TopicPartition, int] = {}
         ends: dict[TopicPartition, int] = {}
         deadline = monotonic() + STALL_SECONDS
         while len(ends) < len(wanted):
             if monotonic() > deadline:
-                raise ReadingError(f"the broker does not tell the end of {_names(set(wanted) - ends.keys())}")
-            await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=1)
+                waited_for = _names(set(wanted) - ends.keys())
+                raise ReadingError(
+                    f"{waited_for}: a transaction is still open, or the broker does not answer, "
+                    f"after {STALL_SECONDS:.0f} s; try again"
+                )
+            await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
             for partition in wanted:
-                end = self._consumer.last_stable_offset(partition)
-                if end is None or end < 0:
-                    end = self._consumer.highwater(partition)
-                if end is not None:
-                    ends[partition] = max(end, ends.get(partition, 0))
+                high, stable = self._consumer.highwater(partition), self._consumer.last_stable_offset(partition)
+                if high is None:
+                    continue
+                readable = high if stable is None or stable < 0 else stable
+                if readable >= written.setdefault(partition, high) or not settled:
+                    ends.setdefault(partition, readable)
         return ends
 
     async def at_time(self, partitions: Iterable[TopicPartition], milliseconds: int) -> dict[TopicPartition, int]:
