@@ -120,6 +120,7 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
                     raise
                 continue  # an assignment is being taken up, and will say where to begin
             except OffsetOutOfRangeError as error:
+                await self._drain()  # what is at hand already is not lost
                 await self._settle_out_of_range(error.args[0])
                 raise
             # Whose records these are is settled before anything else runs: a rebalance may come between two partitions.
@@ -194,6 +195,8 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await asyncio.wait_for(self.assigned.wait(), POLL_MILLISECONDS / 1000)
         except TimeoutError:
+            # The client keeps to itself that the group does not take this worker, until it is asked.
+            self.consumer._coordinator.check_errors()
             return False
         return True
 
