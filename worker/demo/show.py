@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from worker.demo.screen import JsonLinesScreen, Screen, TerminalScreen, summary
 from worker.demo.tally import Tally
 from worker.ner.engine import Engine
 from worker.ner.errors import ModelError
-from worker.settings import DEFAULT_SOURCES, Settings, SettingsError, load
+from worker.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load
 from worker.stream import topics
 from worker.stream.errors import StreamError
 
@@ -35,6 +35,9 @@ USUAL_PORT: Final = 6066
 SILENCE_SECONDS: Final = 60.0  # without any result, after which the demo gives up
 GRACE_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.02
+USERS_SETTINGS: Final = frozenset(
+    {"model", "taxonomy", "engine", "device", "precision", "batch_tokens", "bulk_share", "threads"}
+)
 
 LoadEngine = Callable[[Settings], Engine]
 
@@ -60,6 +63,7 @@ def run(
     people = Console() if terminal else Console(stderr=True)
     screen: Screen = TerminalScreen(people) if terminal else JsonLinesScreen(sys.stdout.fileno(), people)
     logs.configure("text", "warning")
+    forget_kafka_settings(os.environ)
     demo = _Demo(records, port, screen, people, load_engine or _load_engine, began, page=page and terminal)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -74,23 +78,24 @@ def run(
         return 1
 
 
+def forget_kafka_settings(environment: MutableMapping[str, str]) -> None:
+    """Take out of an environment what it says of the user's own Kafka; what it says of the model stays."""
+    kept = {ENVIRONMENT_PREFIX + name.upper() for name in USERS_SETTINGS}
+    for name in [name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in kept]:
+        del environment[name]
+
+
 def demo_settings(bootstrap_servers: str, port: int) -> Settings:
-    """The worker's settings on the embedded broker: the model's are the user's own, those of Kafka are the demo's."""
-    settings = load(
+    """The worker's settings on the embedded broker. Raises `SettingsError`."""
+    return load(
         bootstrap_servers=bootstrap_servers,
-        sources=DEFAULT_SOURCES,
-        dead_letter_topic="enriched.dead-letters",
         group="koner-demo",
         delivery="at_least_once",
-        security_protocol="PLAINTEXT",
         idempotence=False,  # the embedded broker knows no idempotent producers
         session_timeout_seconds=6.0,
         grace_seconds=GRACE_SECONDS,
-        web_host="127.0.0.1",
         web_port=port,
-        live_records=True,
     )
-    return settings.model_copy(update={"group_instance_id": None})
 
 
 class _Demo:
