@@ -3,7 +3,8 @@
 What comes out is what `koner run` would publish: key, headers and timestamp carried over, tombstones passed on, refused
 records as dead letters. `enrichment.source` is always the raw record's coordinates: of a raw topic the record's own, of
 an enriched topic those that its record has already, so that both versions can be told to be of the same raw record. An
-enriched record without them is nobody's: it is skipped and counted.
+enriched record without them is nobody's: it is skipped and counted. One that the model fails on becomes a dead letter
+with the raw record in it, without what was added, so that it too can be sent back to its raw topic.
 
 Into the same output topic the new versions go behind the old ones, so whoever reads it sees both; with a compacted
 topic the new one stays, unless a newer record of the key came meanwhile, which the replay then overtakes: run it into a
@@ -28,8 +29,7 @@ from worker.recovery.errors import RecoveryError
 from worker.recovery.ranges import Plan, Request, group_name, make_plan, remaining, target
 from worker.recovery.rerun import Rerun
 from worker.settings import Settings
-from worker.stream.errors import StreamError
-from worker.stream.producing import TooLarge
+from worker.stream.delivery import SizeLimits, TooLarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ async def replay(
     _, output = target(settings, request)
     group = group_name(settings, request, output, engine.info)
     of_replay = settings.model_copy(update={"group": group})
-    limits: dict[str, int] = {}
+    limits = SizeLimits()
     counts: Counter[str] = Counter()
     dead_letters: Counter[str] = Counter()
     while True:
@@ -96,7 +96,7 @@ async def replay(
             try:
                 await rerun.run()
             except TooLarge as refused:
-                _learn_limit(settings, limits, refused)
+                limits.learn(refused, settings.dead_letter_topic)
                 again = False  # what was published before the broker refused this one is done
                 continue
             except KafkaError as error:
@@ -119,12 +119,3 @@ def _reporter(plan: Plan, progress: Callable[[int, int], None] | None) -> Callab
             progress(plan.done + done, plan.total)
 
     return report
-
-
-def _learn_limit(settings: Settings, limits: dict[str, int], refused: TooLarge) -> None:
-    if refused.topic == settings.dead_letter_topic:
-        raise StreamError(
-            f"{refused.topic}: refuses a dead letter of over {refused.limit} bytes; nothing was skipped, "
-            "raise its max.message.bytes"
-        )
-    limits[refused.topic] = min(limits.get(refused.topic, refused.limit), refused.limit)

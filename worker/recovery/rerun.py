@@ -6,33 +6,32 @@ in flight stays within the settings' bounds.
 """
 
 import asyncio
-import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from worker.audit.meaning import load_json
+from worker.audit.meaning import ADDED, load_json
 from worker.audit.reading import RangeReader
 from worker.contracts import Contracts, Reason, Refused, dead_letter_headers
+from worker.contracts.members import remove_members
 from worker.ner.engine import Engine
 from worker.observe.metrics import Metrics
 from worker.records import Enrichment, Kind, Origin
-from worker.recovery.letters import format_time
 from worker.recovery.ranges import Plan, remaining
 from worker.settings import Settings, Source
+from worker.stream.delivery import SizeLimits
 from worker.stream.errors import StreamError
 from worker.stream.inference import Inference
+from worker.stream.outputs import RECORD_OVERHEAD, rfc3339_now
 from worker.stream.pipeline import CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS
 from worker.stream.sink import Sink
 from worker.stream.transactions import TransactionalSink
 from worker.stream.work import Headers, Outcome, Output, Partition, Work, raw_size
 
-RECORD_OVERHEAD = 128  # bytes of a batch and record header beside key, value and headers, rounded up
 PATIENCE = 5.0
 
 
@@ -46,10 +45,10 @@ class Rerun:
         reader: RangeReader,
         plan: Plan,
         *,
-        limits: Mapping[str, int],
+        limits: SizeLimits,
         on_progress: Callable[[int], None],
     ) -> None:
-        """`settings.group` keeps the progress. `limits` holds the largest record each topic takes, in bytes."""
+        """`settings.group` keeps the progress. `limits` holds what topics were found to take."""
         self._settings = settings
         self._engine = engine
         self._reader = reader
@@ -75,7 +74,7 @@ class Rerun:
         )
         make_sink = TransactionalSink if settings.delivery == "exactly_once" else Sink
         topics = sorted({plan.output, settings.dead_letter_topic})
-        self._sink = make_sink(settings, metrics, topics, on_acknowledged=self._acknowledge)
+        self._sink = make_sink(settings, metrics, topics, limits, on_acknowledged=self._acknowledge)
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._moved = asyncio.Event()
         self._records = 0  # in flight
@@ -167,7 +166,7 @@ class Rerun:
         return enrichment["kind"], origin
 
     def _assemble(self, works: Sequence[Work]) -> None:
-        enriched_at = format_time(datetime.now(UTC)) or ""
+        enriched_at = rfc3339_now()
         leaving: list[Output] = []
         for work in works:
             if not work.partition.forgotten:
@@ -180,16 +179,16 @@ class Rerun:
         kind, origin = self._origins.pop((record.partition, record.offset))
         if work.error is not None or work.encoded is None:
             return self._dead_letter(partition, record, work.fetched_at, origin, "model_error", str(work.error))
+        info, topic = self._engine.info, self._plan.output
+        enrichment = Enrichment(kind, info.name, info.revision, info.taxonomy)
         try:
             entities = self._engine.assemble(work.encoded, work.spans)
+            value = self._contracts.encode(work.document, entities, enrichment, origin, enriched_at)
         except Exception as error:  # whatever it is, it concerns this one text
             detail = f"assembling the spans raised {type(error).__name__}"
             return self._dead_letter(partition, record, work.fetched_at, origin, "model_error", detail)
-        info, topic = self._engine.info, self._plan.output
-        enrichment = Enrichment(kind, info.name, info.revision, info.taxonomy)
-        value = self._contracts.encode(work.document, entities, enrichment, origin, enriched_at)
         output = self._output(topic, value, record.headers, "enriched", partition, record, work.fetched_at)
-        limit = min(self._settings.max_publish_bytes - RECORD_OVERHEAD, self._limits.get(topic, sys.maxsize))
+        limit = min(self._settings.max_publish_bytes - RECORD_OVERHEAD, self._limits.record(topic))
         if output.size > limit:
             detail = f"{output.size} bytes enriched, {topic} takes {limit}"
             return self._dead_letter(partition, record, work.fetched_at, origin, "too_large_to_publish", detail)
@@ -200,10 +199,12 @@ class Rerun:
     ) -> Output:
         headers = [
             *record.headers,
-            *dead_letter_headers(reason, detail, origin, format_time(datetime.now(UTC)) or ""),
+            *dead_letter_headers(reason, detail, origin, rfc3339_now()),
         ]
-        topic = self._settings.dead_letter_topic
-        return self._output(topic, record.value, headers, "dead_letter", partition, record, fetched_at, reason)
+        topic, value = self._settings.dead_letter_topic, record.value
+        if self._plan.kind == "enriched":  # a dead letter is a raw record, so that it can be sent back among them
+            value = remove_members(value, ADDED)
+        return self._output(topic, value, headers, "dead_letter", partition, record, fetched_at, reason)
 
     @staticmethod
     def _output(

@@ -1,8 +1,6 @@
 """What is published for a record: the enriched record, a dead letter that says why there is none, or a tombstone."""
 
-import sys
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +8,7 @@ from worker.contracts import Contracts, Reason, dead_letter_headers
 from worker.ner.engine import Engine
 from worker.records import Enrichment, Origin
 from worker.settings import Settings
+from worker.stream.delivery import SizeLimits
 from worker.stream.work import Headers, Outcome, Output, Partition, Work
 
 RECORD_OVERHEAD = 128  # bytes of a batch and record header beside key, value and headers, rounded up
@@ -18,8 +17,8 @@ RECORD_OVERHEAD = 128  # bytes of a batch and record header beside key, value an
 class Outputs:
     """Makes outputs. Key, headers and timestamp are the raw record's own."""
 
-    def __init__(self, settings: Settings, engine: Engine, contracts: Contracts, limits: Mapping[str, int]) -> None:
-        """`limits` holds the largest record each topic was found to take, in bytes; others take `max_publish_bytes`."""
+    def __init__(self, settings: Settings, engine: Engine, contracts: Contracts, limits: SizeLimits) -> None:
+        """`limits` holds what topics were found to take; others take `max_publish_bytes`."""
         self._engine = engine
         self._contracts = contracts
         self._limits = limits
@@ -46,7 +45,7 @@ class Outputs:
             return self.dead_letter(partition, record, work.fetched_at, "model_error", detail)
         topic = partition.source.output
         output = _output(topic, value, record.headers, "enriched", partition, record, work.fetched_at)
-        limit = min(self._most_bytes, self._limits.get(topic, sys.maxsize))
+        limit = min(self._most_bytes, self._limits.record(topic))
         if output.size > limit:
             detail = f"{output.size} bytes enriched, {topic} takes {limit}"
             return self.dead_letter(partition, record, work.fetched_at, "too_large_to_publish", detail)

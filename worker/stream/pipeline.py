@@ -17,10 +17,10 @@ from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
 from worker.stream.access import check_access
+from worker.stream.delivery import SizeLimits, TooLarge
 from worker.stream.errors import StreamError
 from worker.stream.inference import Inference
 from worker.stream.permission import NO_PERMISSION, lacking
-from worker.stream.producing import TooLarge
 from worker.stream.session import Session
 from worker.stream.topics import MissingTopics, missing
 from worker.stream.work import Work
@@ -53,7 +53,7 @@ class Pipeline:
         self._metrics = metrics
         self._recent = recent
         self._contracts = Contracts()
-        self._limits: dict[str, int] = {}
+        self._limits = SizeLimits()
         default_tokens = CPU_BATCH_TOKENS if engine.info.device == "cpu" else CUDA_BATCH_TOKENS
         self._inference = Inference(
             engine,
@@ -102,6 +102,8 @@ class Pipeline:
             problems.append(f"the broker {self._settings.bootstrap_servers} does not answer")
         elif not session.assigned:
             problems.append(f"the group {self._settings.group} has not assigned partitions yet")
+        elif session.held_up:
+            problems.append(session.held_up)
         if self._stopping.is_set():
             problems.append("the worker is stopping")
         return Status(alive, not problems, tuple(problems))
@@ -115,7 +117,7 @@ class Pipeline:
             except StreamError:
                 raise
             except TooLarge as refused:
-                self._learn_limit(refused)
+                log.warning(self._limits.learn(refused, self._settings.dead_letter_topic))
                 continue
             except NO_PERMISSION as error:
                 raise StreamError(lacking(error, self._settings)) from None
@@ -198,16 +200,6 @@ class Pipeline:
         if self._broken is None:
             self._broken = error
             self._stopping.set()
-
-    def _learn_limit(self, refused: TooLarge) -> None:
-        if refused.topic == self._settings.dead_letter_topic:
-            raise StreamError(
-                f"{refused.topic}: refuses a dead letter of over {refused.limit} bytes; nothing was skipped, "
-                "raise its max.message.bytes"
-            )
-        known = self._limits.get(refused.topic, refused.limit)
-        self._limits[refused.topic] = min(known, refused.limit)
-        log.warning("%s takes records of at most %d bytes", refused.topic, self._limits[refused.topic])
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -1,14 +1,12 @@
-"""What every way of producing shares: the output partition of a record, how a batch is filled, how a producer ends."""
+"""What every way of producing shares: the output partition of a record, how a producer is made, how it ends."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.settings import Settings
 from worker.stream.connection import client_options
@@ -18,20 +16,6 @@ BATCH_BYTES = 256 * 1024
 METADATA_MILLISECONDS = 30_000  # in which a topic's new partitions are noticed
 REQUEST_TIMEOUT_MILLISECONDS = 30_000
 _positive_murmur2 = lru_cache(maxsize=16_384)(lambda key: murmur2(key) & 0x7FFFFFFF)
-
-
-class TooLarge(Exception):
-    """The broker refused a batch for its size: `topic` takes less than `limit` bytes at a time."""
-
-    def __init__(self, topic: str, limit: int) -> None:
-        super().__init__(f"{topic} takes no batch of {limit} bytes")
-        self.topic = topic
-        self.limit = limit
-
-    @classmethod
-    def batch(cls, topic: str, outputs: Sequence[Output], size: int) -> "TooLarge":
-        """What a refused batch of `size` bytes tells: one record is too large itself, several may not be."""
-        return cls(topic, size // 2 if len(outputs) > 1 else outputs[0].size - 1)
 
 
 def partition_for(key: bytes | None, input_partition: int, partitions: int) -> int:
@@ -73,21 +57,6 @@ def make_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
         request_timeout_ms=REQUEST_TIMEOUT_MILLISECONDS,
         **options,
     )
-
-
-def fill_batch(producer: AIOKafkaProducer, queue: deque[Output]) -> tuple[list[Output], BatchBuilder]:
-    """Take what fits in one batch off the front of the queue."""
-    builder = producer.create_batch()
-    outputs: list[Output] = []
-    while queue:
-        output = queue[0]
-        headers = list(output.headers)  # aiokafka's own builder takes nothing else
-        appended = builder.append(key=output.key, value=output.value, timestamp=output.timestamp, headers=headers)
-        if appended is None:
-            break
-        outputs.append(queue.popleft())
-    builder.close()
-    return outputs, builder
 
 
 async def end_producer(producer: AIOKafkaProducer, patience: float) -> None:

@@ -8,7 +8,8 @@ closed and forgotten as a whole; the next one reads again from the last commit.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic, time
 from typing import Any
 
@@ -20,10 +21,12 @@ from worker.ner.engine import Engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
+from worker.stream.delivery import SizeLimits
 from worker.stream.inference import Inference
 from worker.stream.outputs import Outputs, rfc3339_now
 from worker.stream.sink import Sink
 from worker.stream.source import PartitionReader
+from worker.stream.topics import MissingTopics, missing
 from worker.stream.transactions import TransactionalSink
 from worker.stream.work import Outcome, Output, Partition, Work, raw_size
 
@@ -33,6 +36,7 @@ PROBE_SECONDS = 2.0
 PROBE_PATIENCE = 5.0
 COMMIT_PATIENCE = 5.0
 CLOSE_PATIENCE = 5.0
+STALL_SECONDS = 10.0  # that an output topic may take for a batch before people are told
 
 
 class Session:
@@ -47,9 +51,9 @@ class Session:
         metrics: Metrics,
         recent: Recent,
         *,
-        limits: Mapping[str, int],
+        limits: SizeLimits,
     ) -> None:
-        """`limits` holds the largest record each topic was found to take, in bytes."""
+        """`limits` holds what earlier sessions learned of the sizes that topics take."""
         self._settings = settings
         self._inference = inference
         self._contracts = contracts
@@ -58,7 +62,7 @@ class Session:
         self._outputs = Outputs(settings, engine, contracts, limits)
         topics = sorted({source.output for source in settings.sources} | {settings.dead_letter_topic})
         make_sink = TransactionalSink if settings.delivery == "exactly_once" else Sink
-        self._sink = make_sink(settings, metrics, topics, on_acknowledged=self._acknowledge)
+        self._sink = make_sink(settings, metrics, topics, limits, on_acknowledged=self._acknowledge)
         self._source = PartitionReader(
             settings,
             metrics,
@@ -76,6 +80,14 @@ class Session:
     def assigned(self) -> bool:
         """Whether the group has given this worker its partitions (it may be none)."""
         return self._source.assigned.is_set()
+
+    @property
+    def held_up(self) -> str:
+        """What keeps outputs from being published, in a line; empty while they are."""
+        topic, seconds = self._sink.deliveries.slowest()
+        if seconds < STALL_SECONDS:
+            return ""
+        return f"{topic} has not taken a batch for {seconds:.0f} s (too few in-sync replicas, or no leader?)"
 
     @property
     def in_flight(self) -> int:
@@ -303,6 +315,7 @@ class Session:
                 await self._sink.refresh()
         except (TimeoutError, KafkaError):
             self.broker_answers = False
+            await self._look_for_topics()
         else:
             self.broker_answers = True
             for tp, offset in reached.items():
@@ -311,6 +324,13 @@ class Session:
                     seen = self._source.consumer.highwater(tp) or 0  # some brokers tell an end too low
                     lag.set(max(0, ends[tp] - offset, seen - offset))
         self._metrics.broker_up.set(self.broker_answers)
+
+    async def _look_for_topics(self) -> None:
+        """Raise where the broker answers and a topic has gone: clients wait for those as for a broker that is away."""
+        with suppress(TimeoutError, OSError, KafkaError):
+            async with asyncio.timeout(PROBE_PATIENCE):
+                if absent := await missing(self._settings):
+                    raise MissingTopics(absent)
 
     async def _reached(self, partition: Partition) -> int:
         reached = partition.checkpoint.reached

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from aiokafka import TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError
 
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
-from worker.stream.producing import Router, TooLarge, end_producer, fill_batch, make_producer
+from worker.stream.delivery import Deliveries, SizeLimits
+from worker.stream.producing import Router, end_producer, make_producer
 from worker.stream.work import Output, Partition
 
 
@@ -27,6 +27,7 @@ class Sink:
         settings: Settings,
         metrics: Metrics,
         topics: Sequence[str],
+        limits: SizeLimits,
         *,
         on_acknowledged: Callable[[Sequence[Output]], None],
     ) -> None:
@@ -35,11 +36,13 @@ class Sink:
         self._topics = topics
         self._on_acknowledged = on_acknowledged
         self._router = Router()
+        self.deliveries = Deliveries(metrics, limits)
         self._queues: dict[TopicPartition, deque[Output]] = {}
         self._wake: dict[TopicPartition, asyncio.Event] = {}
         self._senders: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._producer = make_producer(settings, enable_idempotence=settings.idempotence)
+        self.deliveries.watch(self._producer)
 
     async def start(self) -> None:
         """Connect, and learn how many partitions the topics have."""
@@ -103,12 +106,7 @@ class Sink:
             await wake.wait()
             wake.clear()
             while queue:
-                outputs, batch = fill_batch(self._producer, queue)
                 started = monotonic()
-                size = batch.size()
-                try:
-                    await (await self._producer.send_batch(batch, destination.topic, partition=destination.partition))
-                except MessageSizeTooLargeError:
-                    raise TooLarge.batch(destination.topic, outputs, size) from None
+                outputs = await self.deliveries.send_next(self._producer, destination, queue)
                 self._metrics.stage_seconds.labels("publish").observe(monotonic() - started)
                 self._on_acknowledged(outputs)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from aiokafka import TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
-from worker.stream.producing import Router, TooLarge, end_producer, fill_batch, make_producer
+from worker.stream.delivery import Deliveries, SizeLimits
+from worker.stream.producing import Router, end_producer, make_producer
 from worker.stream.work import Output, Partition
 
 ABORT_PATIENCE = 3.0
@@ -31,6 +31,7 @@ class TransactionalSink:
         settings: Settings,
         metrics: Metrics,
         topics: Sequence[str],
+        limits: SizeLimits,
         *,
         on_acknowledged: Callable[[Sequence[Output]], None],
     ) -> None:
@@ -40,6 +41,7 @@ class TransactionalSink:
         self._topics = topics
         self._on_acknowledged = on_acknowledged
         self._router = Router()
+        self.deliveries = Deliveries(metrics, limits)
         self._lines: dict[Partition, _Line] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -56,6 +58,8 @@ class TransactionalSink:
         """Fence whoever produced for `partitions` before; after this their committed offsets stand."""
         lines = {partition: _Line(self._settings, partition) for partition in partitions}
         self._lines.update(lines)
+        for line in lines.values():
+            self.deliveries.watch(line.producer)
         await asyncio.gather(*(line.producer.start() for line in lines.values()))
         await self.refresh()
         for line in lines.values():
@@ -139,15 +143,9 @@ class TransactionalSink:
             queues.setdefault(self._router.destination(output), deque()).append(output)
         await asyncio.gather(*(self._send_queue(line, destination, queue) for destination, queue in queues.items()))
 
-    @staticmethod
-    async def _send_queue(line: "_Line", destination: TopicPartition, queue: deque[Output]) -> None:
+    async def _send_queue(self, line: "_Line", destination: TopicPartition, queue: deque[Output]) -> None:
         while queue:
-            outputs, batch = fill_batch(line.producer, queue)
-            size = batch.size()
-            try:
-                await (await line.producer.send_batch(batch, destination.topic, partition=destination.partition))
-            except MessageSizeTooLargeError:
-                raise TooLarge.batch(destination.topic, outputs, size) from None
+            await self.deliveries.send_next(line.producer, destination, queue)
 
 
 class _Line:
