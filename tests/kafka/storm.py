@@ -106,8 +106,10 @@ class Storm:
     def count(self, what: str) -> None:
         self.done[what] = self.done.get(what, 0) + 1
 
-    def add_worker(self, threads: int = 1) -> WorkerProcess:
+    def add_worker(self, threads: int = 1, web_port: int | None = None) -> WorkerProcess:
         worker = WorkerProcess(f"worker-{len(self.workers)}", self.config, self.folder, threads)
+        if web_port is not None:
+            worker.web_port = web_port
         self.workers.append(worker)
         worker.start()
         return worker
@@ -307,6 +309,7 @@ async def backlog(
     *,
     workers: int,
     threads: int,
+    web_port: int | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Produce everything, start workers, do each harm in turn as the work goes on, and audit.
@@ -317,8 +320,8 @@ async def backlog(
     async with storm(broker, **options) as it:
         total = await feed(it, records, until=lambda: False, rate=0)
         began = time.monotonic()
-        for _ in range(workers):
-            it.add_worker(threads)
+        for number in range(workers):
+            it.add_worker(threads, None if web_port is None else web_port + number)
         done: list[tuple[float, float]] = []
         watching = asyncio.create_task(_watch(it, done))
         codes = []
@@ -383,6 +386,7 @@ def main() -> int:
     working.add_argument("--queries", type=int, default=600)
     working.add_argument("--workers", type=int, default=1)
     working.add_argument("--threads", type=int, default=2, help="CPU threads of a worker")
+    working.add_argument("--web-port", type=int, help="port of the first worker's pages; by default any")
     working.add_argument("--term", type=int, default=0, help="how often to stop a worker")
     working.add_argument("--kill", type=int, default=0, help="how often to kill a worker")
     working.add_argument("--broker-restart", type=int, default=0, help="how often to restart the broker")
@@ -397,7 +401,9 @@ def main() -> int:
         else:
             harms = ["term"] * given.term + ["kill"] * given.kill + ["broker_restart"] * given.broker_restart
             records = real_records(given.reviews, given.count, given.queries)
-            work = backlog(broker, records, harms, workers=given.workers, threads=given.threads, **options)
+            work = backlog(
+                broker, records, harms, workers=given.workers, threads=given.threads, web_port=given.web_port, **options
+            )
         result = asyncio.run(work)
     print(json.dumps(result, ensure_ascii=False, indent=2, default=str))
     return 0 if result["clean"] else 1
