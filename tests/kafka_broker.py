@@ -48,7 +48,8 @@ class KafkaBroker:
 
     `properties` are added to server.properties, or replace what is there. `listeners` are further ones, by name, with
     their security protocol (such as `{"SECURE": "SASL_SSL"}`); `bootstrap(name)` tells their addresses. `scram` holds
-    users and passwords that both SCRAM mechanisms take.
+    users and passwords that both SCRAM mechanisms take. `advertised` gives addresses, by listener, that clients are
+    sent to in place of its own.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class KafkaBroker:
         properties: Mapping[str, str] | None = None,
         listeners: Mapping[str, str] | None = None,
         scram: Mapping[str, str] | None = None,
+        advertised: Mapping[str, str] | None = None,
     ) -> None:
         self._java, self._class_path = find_kafka()
         self._folder = Path(tempfile.mkdtemp(prefix="koner-kafka-"))
@@ -63,6 +65,8 @@ class KafkaBroker:
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
         self._scram = scram or {}
+        self._advertised = advertised or {}
+        self._formatted = False
         self._child: ChildProcess | None = None
         self._write_configuration(names, properties or {})
 
@@ -86,8 +90,9 @@ class KafkaBroker:
     def start(self) -> None:
         """Start the broker and wait until it answers; format its folder the first time."""
         assert not self.running
-        if not (self._folder / "data").exists():
+        if not self._formatted:
             self._format()
+            self._formatted = True
         options = [*_QUICK_START, "-Xmx512m", f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"]
         self._child = ChildProcess(
             [self._java, *options, "-cp", self._class_path, "kafka.Kafka", str(self._configuration)],
@@ -154,7 +159,9 @@ class KafkaBroker:
             "node.id": "1",
             "controller.quorum.voters": f"1@{self.bootstrap('CONTROLLER')}",
             "listeners": ",".join(f"{name}://{self.bootstrap(name)}" for name in names),
-            "advertised.listeners": ",".join(f"{n}://{self.bootstrap(n)}" for n in names if n != "CONTROLLER"),
+            "advertised.listeners": ",".join(
+                f"{name}://{self._advertised.get(name, self.bootstrap(name))}" for name in names if name != "CONTROLLER"
+            ),
             "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in names.items()),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
@@ -167,6 +174,7 @@ class KafkaBroker:
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",  # a worker that is gone is noticed soon
             "auto.create.topics.enable": "false",
             "broker.heartbeat.interval.ms": "500",  # a killed broker is let in again only when its session has ended
             "broker.session.timeout.ms": "3000",
