@@ -92,7 +92,7 @@ def demo_settings(bootstrap_servers: str, port: int) -> Settings:
         group="koner-demo",
         delivery="at_least_once",
         idempotence=False,  # the embedded broker knows no idempotent producers
-        session_timeout_seconds=6.0,
+        session_timeout_seconds=2.0,  # the embedded broker lets a worker wait half of it to join
         grace_seconds=GRACE_SECONDS,
         web_port=port,
     )
