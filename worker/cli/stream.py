@@ -112,6 +112,7 @@ def _ask_cluster(settings: "Settings", question: Coroutine[Any, Any, Answer]) ->
     import logging
 
     from worker.settings import SettingsError
+    from worker.stream.access import explain
     from worker.stream.errors import StreamError
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it says at length what is one line here
@@ -120,7 +121,4 @@ def _ask_cluster(settings: "Settings", question: Coroutine[Any, Any, Answer]) ->
     except (SettingsError, StreamError) as error:
         fail(str(error))
     except (RuntimeError, OSError) as error:  # aiokafka's own are RuntimeErrors
-        fail(
-            f"no answer from {settings.bootstrap_servers} ({type(error).__name__}); check that a broker is there, "
-            "bootstrap_servers and the security settings"
-        )
+        fail(asyncio.run(explain(settings, error)))

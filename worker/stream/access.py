@@ -22,9 +22,10 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError
 from worker.stream.connection import client_options
 from worker.stream.errors import StreamError
+from worker.stream.permission import NO_PERMISSION, lacking
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,20 @@ async def check_access(settings: Settings) -> None:
     admitted, members = await doors.try_all(bootstrap)
     if admitted:
         await doors.try_all(members - bootstrap, admitted=bool(admitted & members))
+
+
+async def explain(settings: Settings, error: Exception) -> str:
+    """One line for an error that a Kafka client ended with: a right or an entry that is refused, or nobody there."""
+    if isinstance(error, NO_PERMISSION):
+        return lacking(error, settings)
+    try:
+        await check_access(settings)
+    except (AccessRefused, SettingsError) as refusal:
+        return str(refusal)
+    return (
+        f"no answer from {settings.bootstrap_servers} ({type(error).__name__}); check that a broker is there, "
+        "bootstrap_servers and the security settings"
+    )
 
 
 class _Doors:
