@@ -128,6 +128,19 @@ async def test_an_enriched_topic_is_enriched_anew_and_keeps_its_raw_coordinates(
         assert output.value.count(b'"entities"') == 1
 
 
+async def test_an_enriched_record_that_fails_becomes_the_raw_record_among_the_dead_letters(plain):
+    value = f'{{ "review_id": "1",\t"text": "{POISON}", "n": 1.50 }}\n'.encode()
+    (produced,) = await plain.produce_reviews([Produced(value, key=b"k", headers=(("h", b"1"),), timestamp_ms=STAMP)])
+    bold = better()
+    bold.forward = lambda windows: [[] for _ in windows]
+    assert (await replay(plain.settings(), bold, Request(plain.reviews))).enriched == 1
+    done = await replay(plain.settings(), better("2"), Request(plain.enriched))
+    assert done.dead_letters == {"model_error": 1}
+    (letter,) = await plain.read_dead_letters()
+    assert source_of(letter) == coordinates(produced)
+    assert (letter.value, letter.key, letter.headers[0], letter.timestamp_ms) == (value, b"k", ("h", b"1"), STAMP)
+
+
 async def test_an_enriched_topic_can_be_replayed_into_itself_and_ends(plain):
     await plain.produce_reviews(_raw(20))
     settings = plain.settings()
@@ -179,7 +192,7 @@ async def test_a_dry_run_tells_the_range_and_does_nothing(plain):
 
 async def test_an_interrupted_replay_goes_on_where_it_was(stream):
     settings = stream.settings(max_in_flight_records=50, batch_tokens=256)
-    produced = await stream.produce_reviews(_raw(400))
+    produced = await stream.produce_reviews(_raw(3_000))
     enough = asyncio.Event()
     engine = better()
 
@@ -195,14 +208,14 @@ async def test_an_interrupted_replay_goes_on_where_it_was(stream):
     with pytest.raises(asyncio.CancelledError):
         await run
     first = await stream.read_enriched()
-    assert 100 <= len(first) < 400
+    assert 100 <= len(first) < 3_000
     rest = await replay(settings, better(), Request(stream.reviews))
     outputs = await stream.read_enriched()
     assert {source_of(output) for output in outputs} == {coordinates(record) for record in produced}
-    assert rest.enriched < 400
+    assert rest.enriched < 3_000
     assert_order_per_key(outputs)
     if settings.delivery == "exactly_once":
-        assert len(outputs) == 400
+        assert len(outputs) == 3_000
 
 
 async def test_what_is_in_flight_stays_within_the_bounds(plain):

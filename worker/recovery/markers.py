@@ -7,13 +7,12 @@ and no `koner-reason`; its value is a JSON object: `{"offsets": [[first, last], 
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from worker.audit.ledger import MARKER_HEADER, REASON_HEADER
-from worker.recovery.letters import format_time
+from worker.stream.outputs import rfc3339_now
 
 MARKER_HEADERS = [(MARKER_HEADER, b"replayed")]
 
@@ -50,7 +49,7 @@ class Offsets:
 
 def marker(offsets: Iterable[int]) -> bytes:
     """The value of a marker for letters at these offsets of its partition."""
-    return orjson.dumps({"offsets": Offsets(offsets).ranges, "replayed_at": format_time(datetime.now(UTC))})
+    return orjson.dumps({"offsets": Offsets(offsets).ranges, "replayed_at": rfc3339_now()})
 
 
 def is_marker(record: Any) -> bool:
