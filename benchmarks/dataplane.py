@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from load import Timing, fill, read_texts, review, time_pipeline
 
 from worker import logs
+from worker.app import spare_the_garbage_collector
 from worker.ner.engine import Encoded, ModelInfo, Window
 from worker.records import Entity, Span
 from worker.settings import Settings
@@ -141,6 +142,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     logs.configure("text", "error")
+    spare_the_garbage_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(compare(options.brokers, options.records, options.partitions, options.runs, options.texts))
     print(json.dumps(figures, indent=2))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from threading import Condition
 from time import monotonic
+from typing import NamedTuple
 
 from worker.ner.batching import pick
 from worker.ner.engine import Window
@@ -20,8 +21,7 @@ LANES = (SHORT, BULK)
 LOOK_AHEAD = 512  # windows a batch is picked from
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A window that waits, and the work it belongs to."""
 
     work: Work
