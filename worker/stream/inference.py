@@ -199,7 +199,7 @@ class Inference:
             if isinstance(outcome, EngineError):
                 work.error = outcome
             else:
-                work.spans[entry.index] = outcome
+                work.spans[entry.number] = outcome
             work.missing -= 1
             if not work.missing:
                 done.append(work)

@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
     """A window that waits, and the work it belongs to."""
 
     work: Work
-    index: int  # of the window in the work's text
+    number: int  # of the window in the work's text
     window: Window
     since: float  # monotonic seconds
 
@@ -77,10 +77,10 @@ class Lanes:
         """Queue every window of `works`."""
         now = monotonic()
         entries = [
-            Waiting(work, index, window, now)
+            Waiting(work, number, window, now)
             for work in works
             if work.encoded is not None
-            for index, window in enumerate(work.encoded.windows)
+            for number, window in enumerate(work.encoded.windows)
         ]
         with self._changed:
             self._queues[lane].extend(entries)
