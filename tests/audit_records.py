@@ -57,7 +57,15 @@ def dead(record: Rec, offset: int, **changes: Any) -> Rec:
     return replace(Rec(DEAD, 0, offset, record.value, record.key, record.headers + ours, record.timestamp), **changes)
 
 
-def check(raws: list[Rec], outputs: list[Rec], *, first: int = 0, due: int | None = None, allow_doubles: bool = False):
+def check(
+    raws: list[Rec],
+    outputs: list[Rec],
+    *,
+    first: int = 0,
+    due: int | None = None,
+    allow_doubles: bool = False,
+    trimmed=None,
+):
     """The report of a ledger that got these."""
     ledger = Ledger({SOURCE: OUTPUT}, DEAD)
     for partition in {0} | {record.partition for record in raws}:
@@ -68,7 +76,7 @@ def check(raws: list[Rec], outputs: list[Rec], *, first: int = 0, due: int | Non
         ledger.add_raw(record)
     for record in outputs:
         ledger.add_output(record)
-    return ledger.report(allow_doubles=allow_doubles)
+    return ledger.report(allow_doubles=allow_doubles, trimmed=trimmed)
 
 
 def faults(report) -> dict[str, int]:

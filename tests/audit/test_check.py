@@ -148,6 +148,24 @@ async def test_outputs_of_records_that_retention_deleted_are_no_fault(kafka_stre
 
 
 @pytest.mark.kafka
+async def test_outputs_that_retention_deleted_are_not_missed(kafka_stream):
+    produced = [Produced(review(n), key=b"k", partition=0, timestamp_ms=STAMP + n) for n in range(10)]
+    await kafka_stream.produce_reviews(produced)
+    await _work(kafka_stream, 10)
+    outputs = await kafka_stream.read_enriched()
+    first = outputs[4]
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_stream.bootstrap_servers)
+    await admin.start()
+    partition = TopicPartition(first.topic, first.partition)
+    await admin.delete_records({partition: RecordsToDelete(before_offset=first.offset)})
+    await admin.close()
+    report = await audit(kafka_stream.settings(), everything=True)
+    assert report.clean
+    assert (report.counts["enriched"], report.counts["trimmed"]) == (6, 4)
+    assert report.trimmed_outputs == {f"{first.topic}[{first.partition}]": first.offset}
+
+
+@pytest.mark.kafka
 async def test_while_a_worker_runs_nothing_seems_to_be_wrong(kafka_stream):
     await kafka_stream.produce_reviews([Produced(review(n), key=b"%d" % (n % 50)) for n in range(3_000)])
     engine = FakeEngine()

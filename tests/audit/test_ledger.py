@@ -227,6 +227,19 @@ def test_outputs_whose_record_is_gone_are_counted_apart():
     assert (report.counts["gone"], report.counts["absent"], report.stray_tombstones) == (2, 1, 1)
 
 
+def test_what_is_as_old_as_outputs_that_retention_deleted_is_not_missing():
+    records = [raw(offset, timestamp=1_000 + offset) for offset in range(5)]
+    outputs = [enriched(records[2], 2), enriched(records[4], 4)]
+    report = check(records, outputs, trimmed={(OUTPUT, 0): 2})
+    assert faults(report) == {"missing": 1}  # the one at 3 is younger than what is left
+    assert report.counts["trimmed"] == 2
+    assert report.as_json()["trimmed_outputs"] == {"enriched[0]": 2}
+    marker = Rec(DEAD, 0, 9, b"{}", headers=(("koner-marker", b"replayed"),), timestamp=9_999)
+    assert faults(check(records, [marker, *outputs], trimmed={(DEAD, 0): 9})) == {"missing": 3}
+    assert faults(check(records, outputs)) == {"missing": 3}
+    assert faults(check(records, outputs, trimmed={("other", 0): 2, (OUTPUT, 1): 7})) == {"missing": 3}
+
+
 def test_an_output_of_a_record_that_was_never_there_is_found():
     record = raw(0)
     report = check([record], [enriched(record, 0), enriched(raw(1), 1)])

@@ -68,7 +68,7 @@ async def audit(
         count.reach(total)
     return ledger.report(
         allow_doubles=settings.delivery == "at_least_once" if allow_doubles is None else allow_doubles,
-        trimmed_outputs={f"{tp.topic}[{tp.partition}]": r.start for tp, r in published_ranges.items() if r.start},
+        trimmed={(at.topic, at.partition): offsets.start for at, offsets in published_ranges.items() if offsets.start},
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from worker.audit.coordinates import is_marker, read_letter_headers, read_source
 from worker.audit.findings import Findings
 from worker.audit.meaning import Meaning, read_meaning
 from worker.audit.partition import NOTHING, Fingerprint, RawPartition, digest, digest_headers
@@ -15,12 +16,6 @@ from worker.audit.report import PartitionReport, Report
 from worker.audit.spans import are_exact
 from worker.audit.tombstones import Tombstones
 from worker.records import Origin
-
-REASON_HEADER = "koner-reason"
-DEAD_LETTER_HEADERS = frozenset(
-    {REASON_HEADER, "koner-detail", "koner-topic", "koner-partition", "koner-offset", "koner-failed-at"}
-)
-MARKER_HEADER = "koner-marker"  # a record of ours among the dead letters that is none: see worker.recovery.markers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +55,7 @@ class Ledger:
         self._sources: dict[tuple[str, int], _Source] = {}
         self._tombstones = {topic: Tombstones() for topic in set(outputs.values())}
         self._places: dict[tuple[str, int], int] = {}
+        self._oldest: dict[tuple[str, int], int] = {}  # timestamp of the first record there is in an output partition
         self._findings = Findings(most_examples)
         self._foreign = 0
 
@@ -85,48 +81,53 @@ class Ledger:
 
     def add_output(self, record: Any) -> None:
         """Hold an output against the raw record it is of."""
-        if record.topic == self._dead_letter_topic:
+        is_letter = record.topic == self._dead_letter_topic
+        if is_letter and is_marker(record.headers):
+            return
+        self._oldest.setdefault((record.topic, record.partition), record.timestamp)
+        if is_letter:
             self._add_dead_letter(record)
         elif record.value is None:
             self._add_tombstone(record)
         else:
             self._add_enriched(record)
 
-    def report(self, *, allow_doubles: bool = False, trimmed_outputs: Mapping[str, int] | None = None) -> Report:
-        """Say what was found, once everything was added."""
+    def report(self, *, allow_doubles: bool = False, trimmed: Mapping[tuple[str, int], int] | None = None) -> Report:
+        """Say what was found, once everything was added.
+
+        `trimmed` names the output partitions whose first records retention has deleted, with the first offset left. A
+        record without an output that is not younger than the first one left in such a partition of its output topic,
+        or of the dead letters, is no fault.
+        """
         strays = self._settle_tombstones()
-        partitions = [self._report_partition(*place, source) for place, source in sorted(self._sources.items())]
+        cut = dict(trimmed or {})
+        partitions = []
+        for (topic, partition), source in sorted(self._sources.items()):
+            places = (place for place in cut if place[0] in (self._outputs[topic], self._dead_letter_topic))
+            trimmed_up_to = max((self._oldest[place] for place in places if place in self._oldest), default=None)
+            partitions.append(self._report_partition(topic, partition, source, trimmed_up_to))
         return Report(
             partitions,
             allow_doubles,
             unreadable=self._findings.of("unreadable"),
             foreign=self._foreign,
             stray_tombstones=strays,
-            trimmed_outputs=trimmed_outputs or {},
+            trimmed_outputs={f"{topic}[{partition}]": first for (topic, partition), first in sorted(cut.items())},
         )
 
     # Outputs.
 
     def _add_dead_letter(self, record: Any) -> None:
-        headers = list(record.headers)
-        names = [name for name, _ in headers]
-        if REASON_HEADER not in names:
-            if MARKER_HEADER not in names:
-                self._findings.add("unreadable", None, _origin(record), "headers")
-            return
-        added = len(names) - 1 - names[::-1].index(REASON_HEADER)
-        ours = dict(headers[added:])
-        source = _read_coordinates(ours)
-        if source is None:
+        letter = read_letter_headers(record.headers)
+        if letter is None:
             self._findings.add("unreadable", None, _origin(record), "headers")
             return
-        carried = headers[:added] + [header for header in headers[added:] if header[0] not in DEAD_LETTER_HEADERS]
-        differs = [] if ours.keys() >= DEAD_LETTER_HEADERS else ["headers"]
-        self._match("dead_letters", source, record, carried, digest(record.value), None, differs)
+        differs = [] if letter.complete else ["headers"]
+        self._match("dead_letters", letter.source, record, letter.carried, digest(record.value), None, differs)
 
     def _add_enriched(self, record: Any) -> None:
         meaning = read_meaning(record.value)
-        source = None if meaning is None else _read_source(meaning)
+        source = None if meaning is None else read_source(meaning)
         if meaning is None or source is None:
             self._findings.add("unreadable", None, _origin(record), "not_json" if meaning is None else "value")
             return
@@ -223,13 +224,17 @@ class Ledger:
     def _is_pending(self, origin: Origin) -> bool:
         return origin.offset >= self._sources[origin.topic, origin.partition].bounds.due
 
-    def _report_partition(self, topic: str, partition: int, source: _Source) -> PartitionReport:
+    def _report_partition(
+        self, topic: str, partition: int, source: _Source, trimmed_up_to: int | None
+    ) -> PartitionReport:
         records, findings, bounds = source.records, source.findings, source.bounds
-        pending = 0
+        pending = trimmed = 0
         for index in records.without_output():
             origin = Origin(topic, partition, records.offset(index))
             if self._is_pending(origin):
                 pending += 1
+            elif trimmed_up_to is not None and records.fingerprint(index).timestamp <= trimmed_up_to:
+                trimmed += 1
             else:
                 findings.add("missing", origin, None)
         places = list(self._places)
@@ -248,6 +253,7 @@ class Ledger:
             dead_letters=source.counts["dead_letters"],
             tombstones=source.counts["tombstones"],
             pending=pending,
+            trimmed=trimmed,
             missing=findings.of("missing"),
             double=findings.of("double"),
             out_of_order=findings.of("out_of_order"),
@@ -262,22 +268,3 @@ class Ledger:
 
 def _origin(record: Any) -> Origin:
     return Origin(record.topic, record.partition, record.offset)
-
-
-def _read_coordinates(headers: Mapping[str, bytes | None]) -> Origin | None:
-    topic, partition, offset = (headers.get(f"koner-{name}") for name in ("topic", "partition", "offset"))
-    try:
-        return Origin((topic or b"").decode(), int(partition or b""), int(offset or b""))
-    except ValueError:
-        return None
-
-
-def _read_source(meaning: Meaning) -> Origin | None:
-    enrichment = meaning.member("enrichment")
-    source = enrichment.get("source") if isinstance(enrichment, dict) else None
-    if not isinstance(source, dict):
-        return None
-    topic, partition, offset = source.get("topic"), source.get("partition"), source.get("offset")
-    if not isinstance(topic, str) or type(partition) is not int or type(offset) is not int:
-        return None
-    return Origin(topic, partition, offset)

@@ -40,7 +40,7 @@ class Finding:
 
 
 NONE = Finding()
-COUNTS = ("raw", "enriched", "dead_letters", "tombstones", "pending", "gone", "absent", "outside")
+COUNTS = ("raw", "enriched", "dead_letters", "tombstones", "pending", "trimmed", "gone", "absent", "outside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class PartitionReport:
     dead_letters: int
     tombstones: int
     pending: int  # without an output, at or after the committed offset
-    missing: Finding = NONE  # without an output, before it
+    trimmed: int = 0  # without an output, before it, but as old as outputs that retention has deleted
+    missing: Finding = NONE  # without an output, before it, for no such reason
     double: Finding = NONE  # outputs beyond a record's first
     out_of_order: Finding = NONE  # whose first output lies after that of a later record of its key
     changed: Finding = NONE  # an output that differs in what must be carried over; counted once for each difference

@@ -7,11 +7,12 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from worker.audit.coordinates import is_marker
 from worker.audit.reading import RangeReader, open_reader
 from worker.records import Origin
 from worker.recovery.errors import RecoveryError
 from worker.recovery.letters import EVERY, DeadLetter, Selection, format_time, read_dead_letter
-from worker.recovery.markers import Offsets, is_marker, read_marker
+from worker.recovery.markers import Offsets, read_marker
 from worker.settings import Settings
 
 Progress = Callable[[int, int], None]
@@ -128,7 +129,7 @@ class Shelf:
         shelf = cls(reader, ranges, progress)
         async for records in reader.read(ranges):
             for record in records:
-                if is_marker(record):
+                if is_marker(record.headers):
                     read_marker(record, shelf._replayed[record.partition])
             shelf._advance(shelf._done + len(records))
         shelf._advance(shelf._total // 2)
@@ -146,7 +147,7 @@ class Shelf:
                 letter = read_dead_letter(record)
                 if letter is not None:
                     letters.append(letter)
-                elif not is_marker(record):
+                elif not is_marker(record.headers):
                     self.unreadable += 1
             yield letters
             self._advance(self._done + len(records))

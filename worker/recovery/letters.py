@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.audit.ledger import REASON_HEADER
+from worker.audit.coordinates import REASON_HEADER
 from worker.records import Origin
 from worker.stream.work import Headers
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from worker.audit.ledger import MARKER_HEADER, REASON_HEADER
+from worker.audit.coordinates import MARKER_HEADER
 from worker.stream.outputs import rfc3339_now
 
 MARKER_HEADERS = [(MARKER_HEADER, b"replayed")]
@@ -50,12 +50,6 @@ class Offsets:
 def marker(offsets: Iterable[int]) -> bytes:
     """The value of a marker for letters at these offsets of its partition."""
     return orjson.dumps({"offsets": Offsets(offsets).ranges, "replayed_at": rfc3339_now()})
-
-
-def is_marker(record: Any) -> bool:
-    """Whether a record of the dead-letter topic is a marker."""
-    names = [name for name, _ in record.headers]
-    return MARKER_HEADER in names and REASON_HEADER not in names
 
 
 def read_marker(record: Any, into: Offsets) -> None:
