@@ -259,6 +259,22 @@ async def test_a_source_that_is_gone_is_one_clear_line(shelf):
 
 
 @pytest.mark.kafka
+async def test_what_a_killed_run_left_open_hides_no_letter_from_the_next(kafka):
+    stream = await Stream(kafka.bootstrap_servers, options={"delivery": "exactly_once"}).create()
+    settings = stream.settings()
+    await _fill(stream, *(letter(stream.reviews, n, key=b"k") for n in range(3)))
+    killed = sending_back.make_producer(settings, transactional_id=f"koner-replay-{settings.group}")
+    await killed.start()
+    await killed.begin_transaction()
+    for partition in range(3):
+        await killed.send_and_wait(stream.dead_letters, b"{}", partition=partition)
+    await _fill(stream, *(letter(stream.reviews, n, key=b"k") for n in range(3, 6)))
+    assert (await replay_dead_letters(settings)).sent == 6
+    assert sorted(map(_offset, await _read(stream, stream.reviews))) == list(range(6))
+    await asyncio.gather(killed.stop(), return_exceptions=True)
+
+
+@pytest.mark.kafka
 async def test_a_second_run_takes_over_from_the_first(kafka, monkeypatch):
     stream = await Stream(kafka.bootstrap_servers, options={"delivery": "exactly_once"}).create()
     settings = stream.settings()

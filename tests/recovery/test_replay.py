@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from datetime import UTC, datetime
 
@@ -216,6 +217,23 @@ async def test_an_interrupted_replay_goes_on_where_it_was(stream):
     assert_order_per_key(outputs)
     if settings.delivery == "exactly_once":
         assert len(outputs) == 3_000
+
+
+@pytest.mark.kafka
+async def test_a_second_run_takes_over_from_a_stalled_one_and_nothing_is_double(kafka):
+    stream = await Stream(kafka.bootstrap_servers, options={"delivery": "exactly_once"}).create()
+    produced = await stream.produce_reviews(_raw(200))
+    stalled = better()
+    stalled.gate.clear()
+    began, encode = threading.Event(), stalled.encode
+    stalled.encode = lambda texts: began.set() or encode(texts)
+    first = asyncio.ensure_future(replay(stream.settings(), stalled, Request(stream.reviews)))
+    await asyncio.to_thread(began.wait, 30)
+    assert (await replay(stream.settings(), better(), Request(stream.reviews))).plan.total == 200
+    stalled.gate.set()
+    with pytest.raises(RecoveryError, match="another run of this replay has begun"):
+        await first
+    assert sorted(map(source_of, await stream.read_enriched())) == sorted(map(coordinates, produced))
 
 
 async def test_what_is_in_flight_stays_within_the_bounds(plain):

@@ -124,7 +124,7 @@ class Shelf:
     async def open(cls, reader: RangeReader, topic: str, progress: Progress | None) -> "Shelf":
         """Look through the topic once for markers. Both readings count for `progress`."""
         partitions = reader.partitions([topic])
-        starts, ends = await reader.starts(partitions), await reader.ends(partitions)
+        starts, ends = await reader.starts(partitions), await reader.ends(partitions, settled=True)
         ranges = {at: range(starts[at], max(starts[at], ends[at])) for at in partitions}
         shelf = cls(reader, ranges, progress)
         async for records in reader.read(ranges):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerFenced
 
 from worker.audit.reading import open_reader
 from worker.ner.engine import Engine
@@ -99,6 +99,10 @@ async def replay(
                 limits.learn(refused, settings.dead_letter_topic)
                 again = False  # what was published before the broker refused this one is done
                 continue
+            except ProducerFenced:
+                raise RecoveryError(
+                    "another run of this replay has begun and takes over; wait for it, then run this one again"
+                ) from None
             except KafkaError as error:
                 raise RecoveryError(
                     f"{settings.bootstrap_servers}: the replay was interrupted ({type(error).__name__}); "

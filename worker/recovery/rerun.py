@@ -56,7 +56,7 @@ class Rerun:
         self._limits = limits
         self._on_progress = on_progress
         self._contracts = Contracts()
-        self._ranges = remaining(plan)
+        self._planned = self._ranges = remaining(plan)
         # A rerun is bulk, whatever it holds; of the source only the lane is looked at.
         kind: Kind = "review" if plan.kind == "enriched" else plan.kind
         source = Source(topic=plan.topic, kind=kind, output=plan.output, lane="bulk")
@@ -89,6 +89,7 @@ class Rerun:
         try:
             await self._sink.start()
             await self._sink.open(list(self._partitions.values()))
+            await self._resume()
             feeding = asyncio.ensure_future(self._feed())
             tasks |= {feeding, *map(asyncio.ensure_future, (self._sink.run(), self._commit_regularly()))}
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -99,6 +100,14 @@ class Rerun:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
+
+    async def _resume(self) -> None:
+        """Begin where the last commit is, now that the sink has fenced whoever may have committed since the plan."""
+        committed = await self._reader.committed(self._planned)
+        self._ranges = {
+            at: range(min(max(offsets.start, committed[at] or 0), offsets.stop), offsets.stop)
+            for at, offsets in self._planned.items()
+        }
 
     async def _close(self) -> None:
         await asyncio.gather(asyncio.wait_for(self._commit(), PATIENCE), return_exceptions=True)
@@ -243,7 +252,7 @@ class Rerun:
         self._moved.set()
         self._on_progress(
             sum(
-                (partition.checkpoint.position or self._ranges[at].start) - self._ranges[at].start
+                (partition.checkpoint.position or self._ranges[at].start) - self._planned[at].start
                 for at, partition in self._partitions.items()
             )
         )

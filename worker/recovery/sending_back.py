@@ -81,9 +81,11 @@ async def replay_dead_letters(
     counts: Counter[str] = Counter()
     by_source: dict[str, Counter[str]] = {}
     async with open_reader(settings) as reader:
-        shelf = await Shelf.open(reader, settings.dead_letter_topic, progress)
         sender = None if dry_run else _Sender(settings, reader)
         try:
+            if sender is not None:
+                await sender.fence()
+            shelf = await Shelf.open(reader, settings.dead_letter_topic, progress)
             async for letters in shelf.letters():
                 chosen = []
                 for letter in filter(selection.holds, letters):
@@ -119,6 +121,14 @@ class _Sender:
         self._transactional = settings.delivery == "exactly_once"
         self._producer: AIOKafkaProducer | None = None
 
+    async def fence(self) -> None:
+        """End what an earlier run may have left open: with a transaction of its own it would hide letters from us."""
+        if self._transactional:
+            try:
+                await self._connect()
+            except KafkaError as error:
+                raise self._unreachable(error) from None
+
     async def send(self, letters: Sequence[DeadLetter]) -> None:
         """Send letters of one partition, in order, and note it; whoever cancels this waits until it is noted."""
         sending = asyncio.ensure_future(self._send(letters))
@@ -147,10 +157,13 @@ class _Sender:
                 "another replay of dead letters has begun and takes over; wait for it, then run this one again"
             ) from None
         except KafkaError as error:
-            raise RecoveryError(
-                f"{self._settings.bootstrap_servers}: the broker does not take replayed records "
-                f"({type(error).__name__}); run it again, what was sent is not sent twice"
-            ) from None
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: KafkaError) -> RecoveryError:
+        return RecoveryError(
+            f"{self._settings.bootstrap_servers}: the broker does not take replayed records "
+            f"({type(error).__name__}); run it again, what was sent is not sent twice"
+        )
 
     async def _connect(self) -> AIOKafkaProducer:
         if self._producer is None:
