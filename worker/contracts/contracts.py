@@ -90,7 +90,17 @@ def _entity_members(entity: Entity) -> dict[str, Any]:
 
 
 def _describe(compiled: jsonschema_rs.Draft202012Validator, record: Any) -> str:
-    return "; ".join(_describe_error(error) for error in compiled.iter_errors(record))
+    try:
+        return "; ".join(_describe_error(error) for error in compiled.iter_errors(record))
+    except ValueError:  # nested deeper than the validator can copy for its errors; what the schemas ask for is not deep
+        return "; ".join(_describe_error(error) for error in compiled.iter_errors(_without_depths(record)))
+
+
+def _without_depths(record: Any) -> Any:
+    """Return the record with empty arrays and objects for its members that are such."""
+    if not isinstance(record, dict):
+        return type(record)()
+    return {name: type(member)() if isinstance(member, list | dict) else member for name, member in record.items()}
 
 
 def _describe_error(error: jsonschema_rs.ValidationError) -> str:

@@ -12,6 +12,10 @@ from worker.contracts.refusal import Refused
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DIGITS_OF_64_BITS = 19
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Every escape in a JSON text; the group is one that names half of a surrogate pair alone.
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(\\u[dD][89a-fA-F][\da-fA-F]{2})|\\.", re.DOTALL
+)
 
 
 def parse_leniently(value: bytes) -> tuple[bytes, Any]:
@@ -41,10 +45,17 @@ def parse_leniently(value: bytes) -> tuple[bytes, Any]:
     if too_deep:  # before the other parser: its limit is another one
         raise refusal
     try:
-        record = json.loads(text, parse_constant=_refuse, parse_float=_read_float, parse_int=_read_integer)
+        record = _parse(text)
+        _refuse_surrogates(record)
+        # The validator takes none, however deep: a question mark stands for each.
+        whole = _ESCAPE.sub(lambda escape: "?" if escape[1] else escape[0], text)
+        return value, record if whole == text else _parse(whole)
     except (ValueError, RecursionError):
         raise refusal from None
-    return value, _without_surrogates(record) if isinstance(record, dict) else record
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse, parse_float=_read_float, parse_int=_read_integer)
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -59,12 +70,7 @@ def _read_integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _DIGITS_OF_64_BITS else _read_float(digits)
 
 
-def _without_surrogates(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record with a question mark for each surrogate in its names and strings, as the validator needs it."""
-    text = record.get("text")
+def _refuse_surrogates(record: Any) -> None:
+    text = record.get("text") if isinstance(record, dict) else None
     if isinstance(text, str) and (surrogate := _SURROGATE.search(text)):
         raise Refused("not_json", f"/text: code point {surrogate.start()} is a surrogate escape without its other half")
-    return {
-        _SURROGATE.sub("?", name): _SURROGATE.sub("?", member) if isinstance(member, str) else member
-        for name, member in record.items()
-    }
