@@ -132,7 +132,7 @@ class Session:
     async def close(self) -> None:
         """Leave the group and disconnect; what is unfinished is forgotten."""
         self.broker_answers = False
-        await self._source.forget_all()
+        await self._source.shut()
         await self._sink.close(CLOSE_PATIENCE)
         try:
             await asyncio.wait_for(self._source.leave(), CLOSE_PATIENCE)

@@ -73,8 +73,11 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         self._on_records = on_records
         self._drain = drain
         self._forget = forget
-        self._failure: Exception | None = None  # of a rebalance callback, whose own errors the consumer only logs
+        self._failure: Exception | None = None  # of taking up partitions, which nobody else would hear of
         self._stopping = False
+        self._shut = False
+        self._taking_up: asyncio.Task[None] | None = None
+        self._candidates: list[Partition] = []  # that are being taken up
         self._next_pass_over = 0.0
         lanes: set[str] = {source.lane for source in settings.sources}
         self.bounds = {
@@ -156,35 +159,50 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._drain()
         await self.forget_all()
 
+    async def shut(self) -> None:
+        """Give every partition up, and take up no more."""
+        self._shut = True
+        await self.forget_all()
+
     async def forget_all(self) -> None:
         """Give every partition up: nothing of it is handed on, published from the queues, or committed any more."""
-        forgotten = list(self.partitions.values())
-        self.partitions = {}
+        taking_up, self._taking_up = self._taking_up, None
+        forgotten = [*self.partitions.values(), *self._candidates]
+        self.partitions, self._candidates = {}, []
         self.assigned.clear()
         for partition in forgotten:
             partition.forgotten = True
-        for partition in forgotten:
-            await self._forget(partition)
+        if taking_up is not None:
+            taking_up.cancel()
+            await asyncio.gather(taking_up, return_exceptions=True)
+        await asyncio.gather(*(self._forget(partition) for partition in forgotten))
         self._metrics.assigned_partitions.set(0)
         self._metrics.consumer_lag.clear()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Start on new partitions, each with a checkpoint of its own, where the last commit left off.
+        """Start on new partitions, in a task of its own: the consumer sends no heartbeat before this returns."""
+        if self._shut:
+            return
+        self._candidates = [Partition(tp, self._sources[tp.topic]) for tp in assigned]
+        self._taking_up = asyncio.create_task(self._take_up(self._candidates), name="take up")
+
+    async def _take_up(self, candidates: list[Partition]) -> None:
+        """Start on partitions, each with a checkpoint of its own, where the last commit left off.
 
         The consumer may have asked for the committed offsets before `prepare` fenced the previous owner, whose last
         commit can have come in between: so they are asked for again. What was fetched meanwhile is fetched again too.
         """
-        partitions = {tp: Partition(tp, self._sources[tp.topic]) for tp in assigned}
         try:
-            await self._prepare(list(partitions.values()))
-            starts = {tp: await self._start_of(partition) for tp, partition in partitions.items()}
+            await self._prepare(candidates)
+            starts = await asyncio.gather(*(self._start_of(partition) for partition in candidates))
+            # From here nothing is awaited: a fetch between a seek and the taking over would be lost.
+            for partition, offset in zip(candidates, starts, strict=True):
+                self.consumer.seek(partition.topic_partition, offset)
         except Exception as error:
             self._failure = error
             return
-        # From here nothing is awaited: a fetch between a seek and the taking over would be lost.
-        for tp, offset in starts.items():
-            self.consumer.seek(tp, offset)
-        self.partitions = partitions
+        partitions = {partition.topic_partition: partition for partition in candidates}
+        self.partitions, self._candidates, self._taking_up = partitions, [], None
         self.assigned.set()
         self._metrics.rebalances.inc()
         self._metrics.assigned_partitions.set(len(partitions))
