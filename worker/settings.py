@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     web_host: str = Field("127.0.0.1", description="address the pages are served on")
     web_port: int = Field(6066, ge=0, le=65535, description="port of /, /metrics, /health and /ready")
     live_records: bool = Field(True, description="the page at / shows the last enriched records, people's words")
+    tracing_endpoint: str | None = Field(
+        None, min_length=1, description="where spans are sent by OTLP over HTTP, as http://127.0.0.1:4318/v1/traces"
+    )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text on a terminal, JSON lines elsewhere")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
 

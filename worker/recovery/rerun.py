@@ -23,7 +23,7 @@ from worker.observe.metrics import Metrics
 from worker.records import Enrichment, Kind, Origin
 from worker.recovery.ranges import Plan, remaining
 from worker.settings import Settings, Source
-from worker.stream.delivery import SizeLimits
+from worker.stream.delivery import Deliveries, SizeLimits
 from worker.stream.errors import StreamError
 from worker.stream.inference import Inference
 from worker.stream.outputs import RECORD_OVERHEAD, rfc3339_now
@@ -74,7 +74,9 @@ class Rerun:
         )
         make_sink = TransactionalSink if settings.delivery == "exactly_once" else Sink
         topics = sorted({plan.output, settings.dead_letter_topic})
-        self._sink = make_sink(settings, metrics, topics, limits, on_acknowledged=self._acknowledge)
+        self._sink = make_sink(
+            settings, metrics, topics, Deliveries(metrics, limits), on_acknowledged=self._acknowledge
+        )
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._moved = asyncio.Event()
         self._records = 0  # in flight

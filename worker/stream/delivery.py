@@ -3,6 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -10,6 +11,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 
 from worker.observe.metrics import Metrics
+from worker.observe.tracing import NoTracer, Tracer
 from worker.stream.errors import StreamError
 from worker.stream.work import Output
 
@@ -60,8 +62,9 @@ class SizeLimits:
 class Deliveries:
     """Sends batches, and knows which one the broker has not taken for how long."""
 
-    def __init__(self, metrics: Metrics, limits: SizeLimits) -> None:
+    def __init__(self, metrics: Metrics, limits: SizeLimits, tracer: Tracer | None = None) -> None:
         self._metrics = metrics
+        self._tracer = tracer or NoTracer()
         self._limits = limits
         self._under_way: dict[object, tuple[str, float]] = {}  # topic and monotonic start, the oldest first
 
@@ -88,12 +91,23 @@ class Deliveries:
         delivery = object()
         self._under_way[delivery] = destination.topic, monotonic()
         try:
-            await (await producer.send_batch(batch, destination.topic, partition=destination.partition))
+            with self._trace(destination, outputs):
+                await (await producer.send_batch(batch, destination.topic, partition=destination.partition))
         except MessageSizeTooLargeError:
             raise TooLarge(destination.topic, len(outputs), size if len(outputs) > 1 else outputs[0].size) from None
         finally:
             del self._under_way[delivery]
         return outputs
+
+    def _trace(self, destination: TopicPartition, outputs: Sequence[Output]) -> AbstractContextManager[None]:
+        if not self._tracer.enabled:
+            return nullcontext()
+        attributes = {
+            "messaging.destination.name": destination.topic,
+            "messaging.destination.partition.id": str(destination.partition),
+            "messaging.batch.message_count": len(outputs),
+        }
+        return self._tracer.span("send", attributes, (output.headers for output in outputs))
 
     def slowest(self) -> tuple[str, float]:
         """The topic that a batch has waited for longest, and for how many seconds; "" and 0 where none is under way."""

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from threading import Condition, Thread, current_thread
 from time import monotonic
 
@@ -16,6 +17,7 @@ from worker.ner.engine import Encoded, Engine
 from worker.ner.errors import EngineError
 from worker.ner.execution import BatchRunner, Outcome
 from worker.observe.metrics import Metrics
+from worker.observe.tracing import NoTracer, Tracer
 from worker.stream.errors import StreamError
 from worker.stream.lanes import LANES, Batch, Lanes
 from worker.stream.work import Partition, Work
@@ -43,9 +45,11 @@ class Inference:
         bulk_share: float,
         on_done: Callable[[list[Work]], None],
         on_broken: Callable[[StreamError], None],
+        tracer: Tracer | None = None,
     ) -> None:
         self._engine = engine
         self._metrics = metrics
+        self._tracer = tracer or NoTracer()
         self._on_done = on_done
         self._on_broken = on_broken
         self._budget = TokenBudget(batch_tokens)
@@ -160,7 +164,8 @@ class Inference:
     def _forward(self, name: str) -> None:
         while (batch := self._lanes.take(self._budget.tokens)) is not None:
             self._running[name] = started = monotonic()
-            outcomes = self._runner.run([entry.window for entry in batch.waiting])
+            with self._trace(batch):
+                outcomes = self._runner.run([entry.window for entry in batch.waiting])
             seconds = monotonic() - started
             if any(isinstance(outcome, EngineError) for outcome in outcomes):
                 self._check_engine()
@@ -178,6 +183,17 @@ class Inference:
                 f"the engine {self._engine.info.engine} on {self._engine.info.device} fails on every text "
                 f"({type(error).__name__}); nothing was skipped, restart the worker or change its model or device"
             ) from error
+
+    def _trace(self, batch: Batch) -> AbstractContextManager[None]:
+        if not self._tracer.enabled:
+            return nullcontext()
+        attributes: dict[str, str | int | float] = {
+            "messaging.batch.message_count": len(batch.waiting),
+            "koner.lane": batch.lane,
+            "koner.tokens": batch.tokens,
+            "koner.padding": batch.padding,
+        }
+        return self._tracer.span("process", attributes, (entry.work.record.headers for entry in batch.waiting))
 
     def _measure(self, batch: Batch, started: float, seconds: float) -> None:
         metrics, lane = self._metrics, batch.lane

@@ -15,6 +15,7 @@ from worker.contracts import Contracts
 from worker.ner.engine import Engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
+from worker.observe.tracing import make_tracer
 from worker.settings import Settings
 from worker.stream.access import check_access
 from worker.stream.delivery import SizeLimits, TooLarge
@@ -55,9 +56,11 @@ class Pipeline:
         self._contracts = Contracts()
         self._limits = SizeLimits()
         default_tokens = CPU_BATCH_TOKENS if engine.info.device == "cpu" else CUDA_BATCH_TOKENS
+        self._tracer = make_tracer(settings)
         self._inference = Inference(
             engine,
             metrics,
+            tracer=self._tracer,
             batch_tokens=settings.batch_tokens or default_tokens,
             bulk_share=settings.bulk_share,
             on_done=self._pass_on,
@@ -86,6 +89,7 @@ class Pipeline:
         if self._running is not None:
             await asyncio.gather(self._running, return_exceptions=True)
         await self._inference.stop(ENGINE_PATIENCE)
+        await asyncio.to_thread(self._tracer.close)
 
     def status(self) -> Status:
         """How the pipeline is, now."""
@@ -151,6 +155,7 @@ class Pipeline:
             self._metrics,
             self._recent,
             limits=self._limits,
+            tracer=self._tracer,
         )
         self._session = session
         working = asyncio.create_task(self._work(session))

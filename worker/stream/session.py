@@ -20,8 +20,9 @@ from worker.contracts import Contracts, Refused
 from worker.ner.engine import Engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
+from worker.observe.tracing import Tracer
 from worker.settings import Settings
-from worker.stream.delivery import SizeLimits
+from worker.stream.delivery import Deliveries, SizeLimits
 from worker.stream.inference import Inference
 from worker.stream.outputs import Outputs, rfc3339_now
 from worker.stream.sink import Sink
@@ -52,6 +53,7 @@ class Session:
         recent: Recent,
         *,
         limits: SizeLimits,
+        tracer: Tracer | None = None,
     ) -> None:
         """`limits` holds what earlier sessions learned of the sizes that topics take."""
         self._settings = settings
@@ -62,7 +64,8 @@ class Session:
         self._outputs = Outputs(settings, engine, contracts, limits)
         topics = sorted({source.output for source in settings.sources} | {settings.dead_letter_topic})
         make_sink = TransactionalSink if settings.delivery == "exactly_once" else Sink
-        self._sink = make_sink(settings, metrics, topics, limits, on_acknowledged=self._acknowledge)
+        deliveries = Deliveries(metrics, limits, tracer)
+        self._sink = make_sink(settings, metrics, topics, deliveries, on_acknowledged=self._acknowledge)
         self._source = PartitionReader(
             settings,
             metrics,

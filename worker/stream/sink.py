@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
-from worker.stream.delivery import Deliveries, SizeLimits
+from worker.stream.delivery import Deliveries
 from worker.stream.producing import Router, end_producer, make_producer
 from worker.stream.work import Output, Partition
 
@@ -27,7 +27,7 @@ class Sink:
         settings: Settings,
         metrics: Metrics,
         topics: Sequence[str],
-        limits: SizeLimits,
+        deliveries: Deliveries,
         *,
         on_acknowledged: Callable[[Sequence[Output]], None],
     ) -> None:
@@ -36,7 +36,7 @@ class Sink:
         self._topics = topics
         self._on_acknowledged = on_acknowledged
         self._router = Router()
-        self.deliveries = Deliveries(metrics, limits)
+        self.deliveries = deliveries
         self._queues: dict[TopicPartition, deque[Output]] = {}
         self._wake: dict[TopicPartition, asyncio.Event] = {}
         self._senders: set[asyncio.Task[None]] = set()

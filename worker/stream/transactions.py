@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from worker.observe.metrics import Metrics
 from worker.settings import Settings
-from worker.stream.delivery import Deliveries, SizeLimits
+from worker.stream.delivery import Deliveries
 from worker.stream.producing import Router, end_producer, make_producer
 from worker.stream.work import Output, Partition
 
@@ -31,7 +31,7 @@ class TransactionalSink:
         settings: Settings,
         metrics: Metrics,
         topics: Sequence[str],
-        limits: SizeLimits,
+        deliveries: Deliveries,
         *,
         on_acknowledged: Callable[[Sequence[Output]], None],
     ) -> None:
@@ -41,7 +41,7 @@ class TransactionalSink:
         self._topics = topics
         self._on_acknowledged = on_acknowledged
         self._router = Router()
-        self.deliveries = Deliveries(metrics, limits)
+        self.deliveries = deliveries
         self._lines: dict[Partition, _Line] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
