@@ -100,7 +100,7 @@ def make_tracer(settings: Settings) -> Tracer:
 def _links(headers: Iterable[Headers]) -> list[Any]:
     from opentelemetry.trace import Link, SpanContext, TraceFlags
 
-    links = []
+    links: list[Any] = []
     for one in headers:
         for name, value in one:
             found = _TRACEPARENT.fullmatch(value or b"") if name == "traceparent" else None
