@@ -57,13 +57,15 @@ class OncePer:
 
 
 class LibraryLines:
-    """Holds `aiokafka`'s repetitions back and lets everything else through."""
+    """Holds back `aiokafka`'s repetitions, and what `aiohttp` says of requests that are no HTTP: anyone can send them."""
 
     def __init__(self, once: OncePer) -> None:
         self._once = once
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line may pass."""
+        if record.name == "aiohttp.server" and record.exc_info and record.exc_info[0] is not None:
+            return record.exc_info[0].__module__ != "aiohttp.http_exceptions"
         return self._once.filter(record) if record.name.partition(".")[0] == "aiokafka" else True
 
 
