@@ -1,8 +1,14 @@
 """What goes wrong with the topics the worker reads and writes, on a real Kafka and in both delivery modes."""
 
+from threading import Event
+from types import SimpleNamespace
+
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NotEnoughReplicasError
+from aiokafka.protocol.produce import ProduceRequest
 from brokers import Produced, create_topics
 from fake_engine import FakeEngine
 from faults import (
@@ -40,6 +46,23 @@ def soon(monkeypatch):
     monkeypatch.setattr(session, "STALL_SECONDS", 1.0)
 
 
+@pytest.fixture
+def too_few_replicas(monkeypatch):
+    """While it is set, workers get what brokers answer where too few replicas are in sync; one broker never does."""
+    refusing = Event()
+    send = AIOKafkaClient.send
+
+    async def send_or_refuse(client, node, request, **options):
+        if not (refusing.is_set() and isinstance(request, ProduceRequest)):
+            return await send(client, node, request, **options)
+        code = NotEnoughReplicasError.errno
+        topics = [(topic, [(number, code, -1, -1, -1) for number, _ in batches]) for topic, batches in request._topics]
+        return SimpleNamespace(API_VERSION=7, topics=topics)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", send_or_refuse)
+    return refusing
+
+
 @pytest.mark.parametrize("absent", ["enriched", "dead_letters"])
 async def test_a_topic_that_is_missing_at_the_start_is_named(stream, absent):
     names = [stream.queries, stream.reviews, stream.enriched, stream.dead_letters]
@@ -74,11 +97,13 @@ async def test_an_output_topic_that_is_deleted_ends_the_worker_and_what_it_could
     await assert_all_came_out(streams, raw=50)
 
 
-async def test_an_output_topic_that_takes_nothing_is_told_and_waited_for_within_the_bounds(kafka, soon):
+async def test_an_output_topic_that_takes_nothing_is_told_and_waited_for_within_the_bounds(
+    kafka, soon, too_few_replicas
+):
     streams = await both_modes(kafka.bootstrap_servers, max_in_flight_records=100)
     for stream in streams:
-        await configure(kafka.bootstrap_servers, stream.enriched, **{"min.insync.replicas": "2"})
         await stream.produce_reviews(reviews(2000))
+    too_few_replicas.set()
     async with at_work(streams, FakeEngine) as workers:
         await until_told(workers, "enriched has not taken a batch for")
         for worker in workers:
@@ -88,8 +113,7 @@ async def test_an_output_topic_that_takes_nothing_is_told_and_waited_for_within_
             # 50 for the lane, and at most one poll of 500 on top.
             assert 0 < worker.value("koner_records_in_total") <= 550
             assert worker.value("koner_records_out_total") == 0
-        for stream in streams:
-            await configure(kafka.bootstrap_servers, stream.enriched, **{"min.insync.replicas": "1"})
+        too_few_replicas.clear()
         await until_committed(streams)
         for worker in workers:
             await worker.until_ready()
@@ -184,7 +208,7 @@ async def test_what_was_at_hand_when_retention_deleted_what_follows_comes_out(st
     engine.gate.clear()
     options = {"max_in_flight_records": 100, "lost_offsets": "continue", "drain_seconds": 20.0}
     async with at_work([stream], lambda: engine, **options) as (worker,):
-        await worker.until(lambda: worker.value("koner_paused_partitions") == 1)
+        await worker.until(lambda: worker.value("koner_paused_partitions") == 3)
         at_hand = int(worker.value("koner_records_in_total"))
         await delete_before(stream, 4000)
         engine.gate.set()
