@@ -14,7 +14,7 @@ from kafka_broker import KafkaBroker
 
 USER = "koner"  # may do everything
 PASSWORD = "s3cret-of-the-tests"
-LIMITED = "limited"  # the first part of the names of users who may do only what rules allow
+LIMITED = "limited"  # may do only what rules allow
 KEY_PASSWORD = "k3y-of-the-tests"
 
 # The names of `worker.settings` for each listener and way in.
@@ -65,6 +65,13 @@ class SecuredKafka:
         if "SASL" in protocol:
             options |= {"sasl_mechanism": "SCRAM-SHA-512", "sasl_username": USER, "sasl_password": PASSWORD}
         return {name: value for name, value in {**options, **settings}.items() if value is not None}
+
+    def withdraw(self, user: str) -> None:
+        """Restart the broker without a user's password for PLAIN."""
+        configuration = self.broker.folder / "server.properties"
+        self.broker.stop()
+        configuration.write_text(configuration.read_text().replace(f' user_{user}="{PASSWORD}"', ""))
+        self.broker.start()
 
     async def allow(self, user: str, rules: Sequence[Rule]) -> None:
         """Add access rules for a user."""

@@ -57,7 +57,7 @@ class OncePer:
 
 
 class LibraryLines:
-    """Holds back `aiokafka`'s repetitions, and what `aiohttp` says of requests that are no HTTP: anyone can send them."""
+    """Holds back `aiokafka`'s repetitions, and `aiohttp`'s word on requests that are no HTTP: anyone can send those."""
 
     def __init__(self, once: OncePer) -> None:
         self._once = once

@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("kafka")]
 ROOT = Path(__file__).parents[2]
 WRONG = "wr0ng-of-the-tests"
 SECRETS = (PASSWORD, KEY_PASSWORD, WRONG)
+LEAVER = "leaver"  # a user whose password is withdrawn
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 # `koner run` with an engine of rules instead of a model.
@@ -52,7 +53,7 @@ sys.exit(app.run(load()))
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     try:
-        with secured_kafka(tmp_path_factory.mktemp("secured"), LIMITED) as broker:
+        with secured_kafka(tmp_path_factory.mktemp("secured"), LIMITED, LEAVER) as broker:
             yield broker
     except KafkaMissing as missing:
         pytest.fail(str(missing)) if os.environ.get("CI") else pytest.skip(str(missing))
@@ -424,6 +425,26 @@ async def test_a_topic_that_the_user_may_not_see_is_named(secured: SecuredKafka)
     settings = stream.settings(**as_limited(secured, stream, "at_least_once"))
     assert await how_it_ends(settings) == (
         f"topic {stream.enriched} does not exist, or may not be seen by this user; make them with `koner topics create`"
+    )
+
+
+async def test_a_worker_whose_password_is_withdrawn_ends_with_one_line(secured: SecuredKafka) -> None:
+    stream = await Stream(secured.broker.bootstrap_servers).create()
+    await secured.allow(LEAVER, documented_rules(stream, "at_least_once"))
+    await stream.produce_reviews([Produced(review(1))])
+    options = secured.way_in("SASL", sasl_mechanism="PLAIN", sasl_username=LEAVER)
+    pipeline = Pipeline(stream.settings(**options), FakeEngine(), Metrics(), Recent())
+    await pipeline.start()
+    try:
+        await stream.read_enriched(1)
+        await asyncio.to_thread(secured.withdraw, LEAVER)
+        with pytest.raises(AccessRefused) as ended:
+            await asyncio.wait_for(pipeline.wait(), 60)
+    finally:
+        await pipeline.stop()
+    assert str(ended.value) == (
+        f"{secured.broker.bootstrap('SASL')}: the broker refuses user {LEAVER} (PLAIN); "
+        "check sasl_username and sasl_password"
     )
 
 

@@ -22,6 +22,7 @@ from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.observe.tracing import Tracer
 from worker.settings import Settings
+from worker.stream.access import check_access
 from worker.stream.delivery import Deliveries, SizeLimits
 from worker.stream.inference import Inference
 from worker.stream.outputs import Outputs, rfc3339_now
@@ -329,9 +330,10 @@ class Session:
         self._metrics.broker_up.set(self.broker_answers)
 
     async def _look_for_topics(self) -> None:
-        """Raise where the broker answers and a topic has gone: clients wait for those as for a broker that is away."""
+        """Raise where the broker answers and a topic or our access has gone: clients wait for those as for a broker."""
         with suppress(TimeoutError, OSError, KafkaError):
             async with asyncio.timeout(PROBE_PATIENCE):
+                await check_access(self._settings)
                 if absent := await missing(self._settings):
                     raise MissingTopics(absent)
 
