@@ -14,7 +14,11 @@ from worker import cli
 from worker.demo.broker import EmbeddedBroker
 from worker.settings import Settings
 
-LISTED = ("run", "demo", "annotate", "evaluate", "models", "bench", "train", "topics", "settings")
+LISTED = (
+    *("run", "demo", "topics", "settings"),
+    *("annotate", "evaluate", "models", "bench", "train"),
+    *("verify", "dead-letters", "replay"),
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import models, stream
+from worker.cli import audit, models, recovery, stream
 from worker.cli.answers import WRONG_CALL
 
 
@@ -44,6 +44,9 @@ koner = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 topics = typer.Typer(help="Make or list the topics that the settings name.", rich_markup_mode=None)
+dead_letters = typer.Typer(
+    help="List, show or send back the records that could not be enriched.", rich_markup_mode=None
+)
 koner.callback(invoke_without_command=True)(_root)
 for command in (
     stream.demo,
@@ -53,9 +56,15 @@ for command in (
     models.train,
     models.models,
     models.bench,
+    audit.verify,
+    recovery.replay,
 ):
     koner.command()(command)
 koner.add_typer(topics, name="topics", no_args_is_help=True)
 topics.command("create")(stream.create_topics)
 topics.command("list")(stream.list_topics)
+koner.add_typer(dead_letters, name="dead-letters", no_args_is_help=True)
+dead_letters.command("list")(recovery.list_letters)
+dead_letters.command("show")(recovery.show_letter)
+dead_letters.command("replay")(recovery.replay_letters)
 koner.command("settings")(stream.show_settings)

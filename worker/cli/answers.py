@@ -45,6 +45,17 @@ def answer(value: Any, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
         print_json(value)
 
 
+def details(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print a further table on stderr where a person looks on, of what the JSON on stdout holds already."""
+    if rows and sys.stderr.isatty():
+        _table(rows, columns)
+
+
+def note(message: str) -> None:
+    """Say something on stderr that a user should know and that ends nothing."""
+    print(f"koner: {message}", file=sys.stderr)
+
+
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -71,6 +82,13 @@ def _cell(value: Any) -> str:
         case dict():
             return "; ".join(f"{name}: {_cell(one)}" for name, one in value.items())
     return str(value)
+
+
+@contextmanager
+def progress_in_offsets(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar as `progress`; the function takes how many offsets are done, and how many there are in all."""
+    with progress(what) as advance:
+        yield lambda done, total: advance(done / total if total else 1.0, f"{done:,} of {total:,} offsets")
 
 
 @contextmanager

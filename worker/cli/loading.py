@@ -20,13 +20,19 @@ def settings_of(config: Path | None, **overrides: Any) -> "Settings":
         fail(str(error), WRONG_CALL)
 
 
+def quiet_logs() -> None:
+    """Log only warnings from here on, for people."""
+    from worker import logs
+
+    logs.configure("text", "warning")
+
+
 def engine_of(settings: "Settings") -> "Engine":
     """The engine that the settings ask for; only warnings are logged from here on."""
-    from worker import logs
     from worker.ner.errors import ModelError
     from worker.ner.loading import load_engine
 
-    logs.configure("text", "warning")
+    quiet_logs()
     try:
         return load_engine(
             settings.model,

@@ -1,19 +1,14 @@
 """The commands about the stream: run, demo, topics, settings."""
 
-from collections.abc import Coroutine
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import typer
 
-from worker.cli.answers import answer, clear_errors, fail
+from worker.cli.answers import answer, clear_errors
+from worker.cli.cluster import ask_cluster
 from worker.cli.loading import settings_of
 from worker.cli.options import Config, Device, EngineName, Model, Servers, Taxonomy
-
-if TYPE_CHECKING:
-    from worker.settings import Settings
-
-Answer = TypeVar("Answer")
 
 
 def run(
@@ -82,7 +77,7 @@ def create_topics(
         settings = settings_of(config, bootstrap_servers=bootstrap_servers)
         from worker.stream import topics
 
-        outcomes = _ask_cluster(settings, topics.create(settings, partitions=partitions, replication=replication))
+        outcomes = ask_cluster(settings, topics.create(settings, partitions=partitions, replication=replication))
         rows = [asdict(outcome) for outcome in outcomes]
         answer(rows, rows, ("topic", "outcome", "partitions"))
 
@@ -93,7 +88,7 @@ def list_topics(config: Config = None, bootstrap_servers: Servers = None) -> Non
         settings = settings_of(config, bootstrap_servers=bootstrap_servers)
         from worker.stream import topics
 
-        missing = _ask_cluster(settings, topics.missing(settings))
+        missing = ask_cluster(settings, topics.missing(settings))
         rows = [{"topic": name, "exists": name not in missing} for name in topics.required(settings)]
         answer(rows, rows, ("topic", "exists"))
 
@@ -105,20 +100,3 @@ def show_settings(config: Config = None) -> None:
 
         rows = describe(settings_of(config))
         answer(rows, rows, ("name", "value", "default", "description"))
-
-
-def _ask_cluster(settings: "Settings", question: Coroutine[Any, Any, Answer]) -> Answer:
-    import asyncio
-    import logging
-
-    from worker.settings import SettingsError
-    from worker.stream.access import explain
-    from worker.stream.errors import StreamError
-
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it says at length what is one line here
-    try:
-        return asyncio.run(question)
-    except (SettingsError, StreamError) as error:
-        fail(str(error))
-    except (RuntimeError, OSError) as error:  # aiokafka's own are RuntimeErrors
-        fail(asyncio.run(explain(settings, error)))
