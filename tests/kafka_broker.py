@@ -178,6 +178,7 @@ class KafkaBroker:
             "auto.create.topics.enable": "false",
             "broker.heartbeat.interval.ms": "500",  # a killed broker is let in again only when its session has ended
             "broker.session.timeout.ms": "3000",
+            "log.retention.ms": "-1",  # tests send old timestamps
             **properties,
         }
         self._configuration.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
