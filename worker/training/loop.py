@@ -94,7 +94,7 @@ class Trainer:
                 if done <= self._state.step:
                     continue
                 part = self._part(steps)
-                if part >= 1:
+                if part >= 1:  # its time is over
                     break
                 began = time.perf_counter()
                 random = np.random.default_rng((self._recipe.seed, done))
@@ -106,6 +106,8 @@ class Trainer:
                 if self._state.seconds - self._state.saved_at > 60 * self._recipe.checkpoint_minutes:
                     self._save(folder)
             after_pass(number)
+            if self._part(steps) >= 1:
+                break
         self._save(folder)
 
     def _part(self, steps: int) -> float:
