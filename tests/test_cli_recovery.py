@@ -207,10 +207,10 @@ def test_dead_letters_are_sent_back_once(stream: Stream) -> None:
     assert done.json["by_source"] == {stream.reviews: {"schema": 1}}
     rest = koner("dead-letters", "replay", stream=stream)
     assert (rest.returncode, rest.json["sent"], rest.json["already"]) == (0, 1, 1)
-    assert rest.stderr == "koner: 1 were sent back before; --again sends them once more\n"
+    assert rest.stderr == "koner: left out, as they were sent back before: 1; --again sends them once more\n"
     assert koner("dead-letters", "replay", "--again", stream=stream).json["sent"] == 2
     nobody = koner("dead-letters", "replay", "--at", "0@999", stream=stream)
-    assert nobody.stderr == "koner: at 1 of the places lies no dead letter that is meant\n"
+    assert nobody.stderr == "koner: places where no dead letter lies that is meant: 1\n"
     pending = koner("verify", stream=stream)
     assert (pending.returncode, pending.json["counts"]["raw"]) == (0, 3 + 4)
 
@@ -224,9 +224,9 @@ def test_dead_letters_that_cannot_be_sent_back_are_told_of(stream: Stream) -> No
     asyncio.run(produce(stream.bootstrap_servers, stream.dead_letters, letters))
     done = koner("dead-letters", "replay", stream=stream, KONER_MAX_PUBLISH_BYTES="2000")
     assert (done.returncode, done.json["foreign"], done.json["too_large"], done.json["sent"]) == (0, 1, 1, 0)
-    assert [line.split(", and stay")[0] for line in done.stderr.splitlines()] == [
-        "koner: 1 are of topics that are no source in these settings",
-        "koner: 1 are larger than max_publish_bytes, 2,000",
+    assert [line.split(";")[0] for line in done.stderr.splitlines()] == [
+        "koner: left where they are, of topics that are no source in these settings: 1",
+        "koner: left where they are, larger than max_publish_bytes: 1",
     ]
 
 

@@ -58,10 +58,11 @@ def note(message: str) -> None:
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    folding = (Column(column, overflow="fold") for column in columns)  # a place that is cut short is of no use
+    table = Table(*folding, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
     Console(stderr=True).print(table)

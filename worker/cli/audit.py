@@ -13,7 +13,7 @@ from worker.cli.values import starts_of
 if TYPE_CHECKING:
     from worker.audit.report import Example, PartitionReport, Report
 
-COLUMNS = ("partition", "raw", "enriched", "dead letters", "tombstones", "pending", "trimmed", "faults")
+SELDOM = ("tombstones", "pending", "trimmed", "gone", "absent", "outside")  # shown where there are such
 
 
 def verify(
@@ -75,7 +75,9 @@ def verify(
         unknown = starts.keys() - {(partition.topic, partition.partition) for partition in report.partitions}
         for topic, number in sorted(unknown):
             fail(f"--from {topic}[{number}]: there is no such partition")
-        answer(report.as_json(), [_row(partition) for partition in report.partitions], COLUMNS)
+        seldom = [name for name in SELDOM if report.counts[name]]
+        columns = ("partition", "raw", "enriched", "dead letters", *seldom, "faults")
+        answer(report.as_json(), [_row(partition) for partition in report.partitions], columns)
         details(_examples(report), ("fault", "raw record", "output", "what"))
         if not report.clean:
             fail(f"not clean: {_sum_up(report)}")
@@ -87,9 +89,7 @@ def _row(partition: "PartitionReport") -> dict[str, object]:
         "raw": partition.raw,
         "enriched": partition.enriched,
         "dead letters": partition.dead_letters,
-        "tombstones": partition.tombstones,
-        "pending": partition.pending,
-        "trimmed": partition.trimmed,
+        **{name: getattr(partition, name) for name in SELDOM},
         "faults": [f"{_words(name)} {finding.count:,}" for name, finding in partition.faults.items() if finding.count],
     }
 

@@ -12,6 +12,7 @@ from worker.cli.values import place_of, ranges_of, times_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from worker.recovery.letters import DeadLetter, Selection
 
@@ -75,8 +76,18 @@ def list_letters(
                 rights=TO_READ_LETTERS,
             )
         listed = listing.as_json(words=words)
-        columns = ("source", "reason", "count", "replayed", "failed_again", "first", "last")
-        answer(listed, listed["groups"], columns)
+        rows = [
+            {
+                "source": group.source,
+                "reason": group.reason,
+                "count": group.count,
+                "replayed": group.replayed,
+                "failed again": group.failed_again,
+                "latest": _seconds(group.last),
+            }
+            for group in listing.groups
+        ]
+        answer(listed, rows, ("source", "reason", "count", "replayed", "failed again", "latest"))
         shown = [_row(letter, words) for group in listing.groups for letter in group.examples]
         details(shown, ("at", "source", "failed", "detail", *(("key", "value") if words else ())))
 
@@ -135,16 +146,16 @@ def replay_letters(
         ]
         answer(sent.as_json(), rows, ("source", "reason", "would be sent" if dry_run else "sent"))
         if sent.already:
-            note(f"{sent.already:,} were sent back before; --again sends them once more")
+            note(f"left out, as they were sent back before: {sent.already:,}; --again sends them once more")
         if sent.foreign:
-            note(f"{sent.foreign:,} are of topics that are no source in these settings, and stay where they are")
+            note(f"left where they are, of topics that are no source in these settings: {sent.foreign:,}")
         if sent.too_large:
             note(
-                f"{sent.too_large:,} are larger than max_publish_bytes, {settings.max_publish_bytes:,}, and stay where "
-                "they are; raise it as far as the broker and the topic take records"
+                f"left where they are, larger than max_publish_bytes: {sent.too_large:,}; raise it as far as the "
+                "broker and the topic take records"
             )
-        if at and sent.selected < len(selection.places):
-            note(f"at {len(selection.places) - sent.selected:,} of the places lies no dead letter that is meant")
+        if sent.selected < len(selection.places):
+            note(f"places where no dead letter lies that is meant: {len(selection.places) - sent.selected:,}")
 
 
 def replay(
@@ -244,8 +255,13 @@ def _row(letter: "DeadLetter", words: bool) -> dict[str, object]:
     return {
         "at": f"{letter.place.partition}@{letter.place.offset}",
         "source": f"{letter.source.topic}[{letter.source.partition}]@{letter.source.offset}",
-        "failed": shown["failed_at"],
+        "failed": _seconds(letter.failed_at),
         "detail": letter.detail,
         "key": shown.get("key"),
         "value": shown.get("value"),
     }
+
+
+def _seconds(time: "datetime | None") -> str:
+    """A time as people read it; the JSON has it to the millisecond."""
+    return "" if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
