@@ -3,15 +3,19 @@
 The requirements are those of https://www.asyncapi.com/docs/reference/specification/v3.0.0.
 """
 
+import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 
 from worker.contracts.schemas import SCHEMAS, folder, load
+from worker.recovery.letters import REPLAYED_HEADER
+from worker.recovery.markers import MARKER_HEADERS, marker
 from worker.settings import Settings
 from worker.stream.topics import required
 
@@ -50,6 +54,22 @@ def test_every_channel_carries_messages_with_a_payload(document: dict[str, Any])
             assert "payload" in resolve(document, message["$ref"])
         for server in channel["servers"]:
             assert server["$ref"].startswith("#/servers/")
+
+
+def test_markers_among_the_dead_letters_are_those_of_the_document(document: dict[str, Any]) -> None:
+    message = document["components"]["messages"]["replayMarker"]
+    headers = {name: value.decode() for name, value in MARKER_HEADERS}
+    jsonschema_rs.validator_for(message["headers"]).validate(headers)
+    jsonschema_rs.validator_for(message["payload"]).validate(json.loads(marker([3, 4, 5, 9])))
+    assert json.loads(marker([3, 4, 5, 9]))["offsets"] == [[3, 5], [9, 9]]
+    assert not jsonschema_rs.validator_for(message["headers"]).is_valid({**headers, "koner-reason": "schema"})
+
+
+def test_the_header_of_what_was_sent_back_is_described_wherever_it_stands(document: dict[str, Any]) -> None:
+    assert REPLAYED_HEADER in load("dead-letter")["properties"]
+    for name in ("rawQuery", "rawReview"):
+        headers = resolve(document, document["components"]["messages"][name]["headers"]["$ref"])
+        assert REPLAYED_HEADER in headers["properties"]
 
 
 def test_every_channel_has_an_operation_that_reads_or_writes_it(document: dict[str, Any]) -> None:
