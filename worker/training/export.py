@@ -1,24 +1,19 @@
 """The tagger as an int8 ONNX file, and as a function that runs it."""
 
-import logging
 import tempfile
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from worker.ner.encoding import Int64
 from worker.ner.network import ONNX_WEIGHTS, CharacterTagger
 from worker.training.tagging import Forward, Logits
 
 _OPSET: Final = 18
-_BLOCK: Final = 128
-_INT8_ACTIVATIONS: Final = 4  # MatMulNBits' accuracy level of that name
 _PIECES: Final = ("input_ids", "attention_mask")
 _CHARACTERS: Final = ("piece_of", "characters", "place_in_piece", "place_in_word")
 
@@ -26,11 +21,8 @@ _CHARACTERS: Final = ("piece_of", "characters", "place_in_piece", "place_in_word
 def export_onnx(folder: Path) -> Path:
     """Write `model.int8.onnx` into a model folder, from the weights in it; returns its path.
 
-    Matrix products run in int8 with a scale for every block of 128 inputs, of the weights and of each row of the
-    activations, so that a text's result does not depend on what it is batched with, as it does with the one scale a
-    tensor of ONNX Runtime's dynamic quantisation (https://github.com/microsoft/onnxruntime/blob/main/docs/
-    ContribOperators.md#commicrosoftmatmulnbits). Embedding tables are int8; convolutions stay in float: int8 ones are
-    slower.
+    Dynamic int8 of the matrix products and embedding tables, a scale per output channel. Convolutions stay in float:
+    ONNX Runtime's int8 ones are slower.
     """
     model = CharacterTagger.from_folder(folder)
     # The mask as plain arithmetic: a graph that takes any batch and any length.
@@ -54,14 +46,13 @@ def export_onnx(folder: Path) -> Path:
             opset_version=_OPSET,
             dynamo=False,
         )
-        tables = Path(scratch) / "tables.onnx"
-        quantize_dynamic(whole, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
-        products = MatMulNBitsQuantizer(
-            onnx.load(tables), bits=8, block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_ACTIVATIONS
+        quantize_dynamic(
+            whole,
+            folder / ONNX_WEIGHTS,
+            op_types_to_quantize=["MatMul", "Gather"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
         )
-        logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node
-        products.process()
-        products.model.save_model_to_file(str(folder / ONNX_WEIGHTS))
     return folder / ONNX_WEIGHTS
 
 
