@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import InvalidTxnState
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.observe.metrics import Metrics
@@ -128,7 +129,10 @@ class TransactionalSink:
         last = outputs[-1].record.offset
         await line.producer.begin_transaction()
         line.in_transaction = True
-        await self._send(line, outputs)
+        try:
+            await self._send(line, outputs)
+        except InvalidTxnState as error:
+            raise _reason_of(error, line.producer) from None
         offsets = {line.partition.topic_partition: OffsetAndMetadata(last + 1, "")}
         await line.producer.send_offsets_to_transaction(offsets, self._settings.group)
         await line.producer.commit_transaction()
@@ -146,6 +150,13 @@ class TransactionalSink:
     async def _send_queue(self, line: "_Line", destination: TopicPartition, queue: deque[Output]) -> None:
         while queue:
             await self.deliveries.send_next(line.producer, destination, queue)
+
+
+def _reason_of(error: InvalidTxnState, producer: AIOKafkaProducer) -> BaseException:
+    """What ended the transaction before a batch was refused for not being in it: a topic we may not write, say."""
+    ended = producer._txn_manager._transaction_waiter
+    reason: BaseException | None = ended.exception() if ended.done() and not ended.cancelled() else None
+    return reason or error
 
 
 class _Line:
