@@ -78,23 +78,35 @@ async def test_a_slow_network_that_cuts_connections_costs_time_and_nothing_else(
     await assert_all_came_out(streams, raw=600)
 
 
-async def test_a_full_disk_ends_the_broker_and_loses_nothing(tmp_path):
-    with small_disk(tmp_path, megabytes=96) as disk, KafkaBroker({"log.dirs": str(disk / "data")}) as broker:
-        streams = await both_modes(broker.bootstrap_servers)
-        for stream in streams:
-            await stream.produce_reviews(reviews(900))
-        async with at_work(streams) as workers:
-            await until_out(workers, 100)
-            ballast = disk / "ballast"
-            fill(ballast)
-            await until_told(workers, "does not answer")
-            for worker in workers:
-                await worker.until(lambda worker=worker: worker.value("koner_broker_up") == 0)
-                assert worker.value("koner_records_out_total") < 900
-            ballast.unlink()
-            await asyncio.to_thread(broker.restart)
-            await until_committed(streams)
-        await assert_all_came_out(streams, raw=900)
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of its own, in memory."""
+    with small_disk(tmp_path, megabytes=96) as path:
+        yield path
+
+
+@pytest.fixture
+def broker_on_disk(harmed, disk):  # `harmed` skips where there is no Kafka
+    with KafkaBroker({"log.dirs": str(disk / "data")}) as broker:
+        yield broker
+
+
+async def test_a_full_disk_ends_the_broker_and_loses_nothing(disk, broker_on_disk):
+    streams = await both_modes(broker_on_disk.bootstrap_servers)
+    for stream in streams:
+        await stream.produce_reviews(reviews(900))
+    async with at_work(streams) as workers:
+        await until_out(workers, 100)
+        ballast = disk / "ballast"
+        fill(ballast)
+        await until_told(workers, "does not answer")
+        for worker in workers:
+            await worker.until(lambda worker=worker: worker.value("koner_broker_up") == 0)
+            assert worker.value("koner_records_out_total") < 900
+        ballast.unlink()
+        await asyncio.to_thread(broker_on_disk.restart)
+        await until_committed(streams)
+    await assert_all_came_out(streams, raw=900)
 
 
 @contextmanager
