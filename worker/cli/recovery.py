@@ -224,7 +224,8 @@ def replay(
                 interrupted="interrupted; the same command goes on where it was",
             )
         answered = done.as_json()
-        answer(answered, answered["partitions"], ("partition", "start", "end", "done"))
+        rows = [{**stretch, "done before": stretch["done"]} for stretch in answered["partitions"]]
+        answer(answered, rows, ("partition", "start", "end", "done before"))
         names = ("output", "enriched", "tombstones", "skipped", "dead_letters")
         if not dry_run:
             details([answered], names)
