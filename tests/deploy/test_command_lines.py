@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from worker.cli import koner
 
-PAGES = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "operations.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def written_commands() -> Iterator[str]:
@@ -23,7 +23,7 @@ def written_commands() -> Iterator[str]:
         lines += re.findall(r"`(koner [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
         for line in lines:
             for part in re.split(r"\s*(?:&&|\||#|>|<|;)\s*", line):
-                found = re.search(r"(?:^|[\s/])koner( \w[\w-]*(?: [\w./-]+)*)$", part.strip())
+                found = re.search(r"(?:^|[\s/])koner( \w[\w-]*(?: [\w./:@\[\]'-]+)*)$", part.strip())
                 if found and "docker" not in part and "kubectl" not in part:
                     yield found[1].strip()
     for service in ("topics", "worker"):
