@@ -98,3 +98,14 @@ def test_a_text_of_seven_thousand_characters_gives_its_names_from_end_to_end(eng
     (entities,) = annotate(engine, [text])
     starts = [e.start for e in entities if e.text == "이병헌"]
     assert len(starts) >= 0.95 * 300
+
+
+def test_the_readmes_example_is_what_comes_out():
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    after = json.loads(readme.split("```json\n")[2].split("```")[0])
+    engine = load_engine("bundled", engine="onnxruntime", device="cpu")
+    (entities,) = annotate(engine, [after["text"]])
+    assert [(e.start, e.end, e.text, e.type, e.label) for e in entities] == [
+        (e["start"], e["end"], e["text"], e["type"], e["label"]) for e in after["entities"]
+    ]
+    assert (engine.info.name, engine.info.revision) == (after["enrichment"]["model"], after["enrichment"]["revision"])
