@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from worker.audit.reading import RangeReader, open_reader
 from worker.recovery.dead_letters import Shelf
@@ -156,10 +156,10 @@ class _Sender:
             raise RecoveryError(
                 "another replay of dead letters has begun and takes over; wait for it, then run this one again"
             ) from None
-        except KafkaError as error:
+        except (KafkaError, IllegalOperation) as error:
             raise self._unreachable(error) from None
 
-    def _unreachable(self, error: KafkaError) -> RecoveryError:
+    def _unreachable(self, error: Exception) -> RecoveryError:
         return RecoveryError(
             f"{self._settings.bootstrap_servers}: the broker does not take replayed records "
             f"({type(error).__name__}); run it again, what was sent is not sent twice"
@@ -180,16 +180,21 @@ class _Sender:
     async def _send_and_note(
         self, producer: AIOKafkaProducer, letters: Sequence[DeadLetter], partitions: Mapping[str, int]
     ) -> None:
-        arriving = [
-            await self._send_one(producer, letter, _destination(letter, partitions[letter.source.topic]))
-            for letter in letters
-        ]
+        arriving: list[asyncio.Future[Any]] = []
+        refused: list[BaseException] = []
+        for letter in letters:
+            at = _destination(letter, partitions[letter.source.topic])
+            try:
+                arriving.append(await self._send_one(producer, letter, at))
+            except IllegalOperation as error:  # the transaction has failed meanwhile, with one that was sent before
+                refused.append(error)
+                break
         outcomes = await asyncio.gather(*arriving, return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)] + refused
         if not (failures and self._transactional):
             arrived = [
                 letter
-                for letter, outcome in zip(letters, outcomes, strict=True)
+                for letter, outcome in zip(letters, outcomes, strict=False)
                 if not isinstance(outcome, BaseException)
             ]
             if arrived:
