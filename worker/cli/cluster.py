@@ -44,8 +44,16 @@ def ask_cluster(
 async def _until_told(question: Coroutine[Any, Any, Answer]) -> Answer:
     """Let SIGTERM end it as Ctrl-C does, which `asyncio.run` sees to."""
     task = asyncio.ensure_future(question)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_on_unheard)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
+
+
+def _on_unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody awaits: aiokafka leaves requests behind where one fails, and that one is told already."""
+    if not type(context.get("exception")).__module__.startswith("aiokafka."):
+        loop.default_exception_handler(context)
 
 
 async def _reason(settings: "Settings", error: Exception, rights: str) -> str:
