@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64  # texts encoded at a time: small enough that a query never waits long behind reviews
 LOOK_AHEAD_BATCHES = 16  # encoded batches that may wait in a lane
+LOOK_AHEAD_TOKENS = 32_768  # or as many tokens, where batches are small: texts of like length must meet
 KNOWN_GOOD = "이병헌 영화"  # what tells a broken engine from a poison text
 
 
@@ -54,7 +55,9 @@ class Inference:
         self._on_broken = on_broken
         self._budget = TokenBudget(batch_tokens)
         self._runner = BatchRunner(engine, self._budget, lambda kind: metrics.engine_errors.labels(kind).inc())
-        self._lanes = Lanes(bulk_share=bulk_share, most_tokens=LOOK_AHEAD_BATCHES * batch_tokens)
+        self._lanes = Lanes(
+            bulk_share=bulk_share, most_tokens=max(LOOK_AHEAD_BATCHES * batch_tokens, LOOK_AHEAD_TOKENS)
+        )
         self._texts: dict[str, deque[Work]] = {lane: deque() for lane in LANES}
         self._text_came = Condition()
         self._closed = False

@@ -18,7 +18,7 @@ from worker.stream.work import Partition, Work
 
 SHORT, BULK = "short", "bulk"
 LANES = (SHORT, BULK)
-LOOK_AHEAD = 512  # windows a batch is picked from
+LOOK_AHEAD = 1024  # windows a batch is picked from
 
 
 class Waiting(NamedTuple):

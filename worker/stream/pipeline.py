@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError
 
 from worker.contracts import Contracts
 from worker.ner.engine import Engine
@@ -125,7 +125,7 @@ class Pipeline:
                 continue
             except NO_PERMISSION as error:
                 raise StreamError(lacking(error, self._settings)) from None
-            except (KafkaError, OSError) as error:
+            except (KafkaError, IllegalOperation, OSError) as error:
                 if monotonic() - began > STEADY_SECONDS:
                     retry_seconds = FIRST_RETRY_SECONDS
                 log.warning(
