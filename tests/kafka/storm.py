@@ -15,6 +15,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,7 @@ async def storm(broker: KafkaBroker, *, model: str = "bundled", **options: Any) 
     it = Storm(broker, stream, folder, config)
     try:
         yield it
+        shutil.rmtree(folder, ignore_errors=True)  # after a failure the workers' logs are kept there
     finally:
         for worker in it.workers:
             worker.send(signal.SIGCONT)
