@@ -131,11 +131,11 @@ async def test_stopping_finishes_and_commits_what_is_in_flight(stream):
         await first.until(lambda: "the worker is stopping" in first.pipeline.status().problems)
         engine.gate.set()
         await stopping
-    assert len(await stream.read_enriched()) == 300
+    assert len(await stream.read_enriched(count=300)) == 300
     await stream.produce_reviews([Produced(review(n), key=b"%d" % n) for n in range(300, 310)])
     async with running(stream.settings()) as second:
         await second.until(lambda: second.value("koner_records_out_total") == 10)
-    assert len(await stream.read_enriched()) == 310
+    assert len(await stream.read_enriched(count=310)) == 310
 
 
 async def test_a_poison_record_holds_up_none_behind_it(stream):

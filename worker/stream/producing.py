@@ -71,4 +71,6 @@ async def end_producer(producer: AIOKafkaProducer, patience: float) -> None:
             sender_task.cancel()
         await asyncio.wait([stopping], timeout=patience)
         stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)
+        done, _ = await asyncio.wait([stopping], timeout=patience)
+    if done and not stopping.cancelled():
+        stopping.exception()  # heard: what is unsent is read again

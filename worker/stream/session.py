@@ -138,10 +138,7 @@ class Session:
         self.broker_answers = False
         await self._source.shut()
         await self._sink.close(CLOSE_PATIENCE)
-        try:
-            await asyncio.wait_for(self._source.leave(), CLOSE_PATIENCE)
-        except (TimeoutError, KafkaError) as error:
-            log.warning("left the group without saying goodbye: %s", type(error).__name__)
+        await self._source.leave(CLOSE_PATIENCE)
 
     # A record's way: taken in, assembled, acknowledged.
 

@@ -146,10 +146,22 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         if was_closed and not bound.closed and not self._stopping:
             self._resume(lane)
 
-    async def leave(self) -> None:
-        """Leave the group and disconnect."""
+    async def leave(self, patience: float) -> None:
+        """Leave the group and disconnect, in `patience` seconds; then without saying goodbye.
+
+        The client can swallow a cancellation while it waits for a broker that does not take it back, so that nothing
+        here waits for it without an end.
+        """
         self._stopping = True
-        await self.consumer.stop()
+        leaving = asyncio.ensure_future(self.consumer.stop())
+        done, _ = await asyncio.wait([leaving], timeout=patience)
+        if not done:
+            await self.consumer._client.close()
+            leaving.cancel()
+            done, _ = await asyncio.wait([leaving], timeout=patience)
+        error = leaving.exception() if done and not leaving.cancelled() else None
+        if not done or leaving.cancelled() or error is not None:
+            log.warning("left the group without saying goodbye: %s", type(error).__name__ if error else "no answer")
 
     # Called by the consumer during a rebalance.
 
