@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training_corpus import write_data_folder
@@ -11,10 +12,12 @@ from worker.ner.encoding import CharacterEncoder
 from worker.ner.network import CharacterTagger
 from worker.training.corpora import read_gold
 from worker.training.evaluation import evaluate
+from worker.training.examples import Example
 from worker.training.export import onnx_forward
 from worker.training.labels import LAYERS
 from worker.training.run import train
 from worker.training.tagging import predictor, torch_forward
+from worker.training.teach import teacher_of
 
 RECIPE = Path(__file__).parent / "tiny.toml"
 
@@ -86,3 +89,46 @@ def test_a_folder_with_a_run_is_not_overwritten(trained, data):
 def test_missing_data_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"klue_ner_train\.jsonl"):
         train(RECIPE, tmp_path / "out", data=tmp_path)
+
+
+def test_a_student_keeps_the_layers_named_and_learns_from_its_teacher(trained, data, tmp_path):
+    recipe = student_recipe(tmp_path)
+    result = train(recipe, tmp_path / "student", data=data, teacher=trained[0].folder)
+    student = CharacterTagger.from_folder(result.folder)
+    assert student.encoder_shape.layers == 1
+    assert len(CharacterTagger.from_folder(trained[0].folder).encoder.encoder.layer) == 2
+    encoder = CharacterEncoder.from_folder(result.folder)
+    scores = evaluate(
+        predictor(torch_forward(student), encoder, LAYERS, 0), read_gold(data / "klue_ner_dev_b.jsonl", "fine")
+    )
+    assert scores.micro.f1 > 0.5
+
+
+def test_a_recipe_trains_its_teacher_first_when_none_is_given(data, tmp_path):
+    result = train(student_recipe(tmp_path), tmp_path / "student", data=data)
+    teacher = CharacterTagger.from_folder(result.folder / "run" / "teacher")
+    assert teacher.encoder_shape.layers == 2
+    assert CharacterTagger.from_folder(result.folder).encoder_shape.layers == 1
+
+
+def test_a_layer_that_the_teacher_lacks_is_an_error(trained, data, tmp_path):
+    with pytest.raises(ValueError, match="layers 0 to 1"):
+        train(student_recipe(tmp_path, layers=[2]), tmp_path / "student", data=data, teacher=trained[0].folder)
+
+
+def test_a_teacher_labels_every_character(trained):
+    examples = [Example(text, np.zeros(len(text)), np.zeros(len(text))) for text in ("짧다", "조금 더 긴 글이다", "가")]
+    taught = teacher_of(trained[0].folder)(examples)
+    assert [example.text for example in taught] == [example.text for example in examples]
+    for example in taught:
+        assert [logits.shape for logits in example.taught] == [(len(example.text), len(layer.tags)) for layer in LAYERS]
+
+
+def student_recipe(folder, layers=(1,)):
+    """The tiny recipe with itself as the teacher, in `folder`."""
+    (folder / "tiny.toml").write_text(RECIPE.read_text("utf-8"), "utf-8")
+    head, _, rest = RECIPE.read_text("utf-8").partition("[model]")
+    rest = rest.partition("[data]")[2].replace("unlabelled_reviews = 0", "unlabelled_reviews = 5")
+    teacher = f'[teacher]\nrecipe = "tiny.toml"\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 2.0\n\n[data]'
+    (folder / "student.toml").write_text(head + teacher + rest, "utf-8")
+    return folder / "student.toml"

@@ -144,6 +144,12 @@ def train(
     base: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Wheel of the base model, instead of the recipe's.")
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Model folder of the teacher, instead of training the recipe's."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
 ) -> None:
     """Train a model by a recipe; prints the folder, revision and scores as JSON."""
@@ -162,6 +168,7 @@ def train(
                     out,
                     data=data,
                     base=base,
+                    teacher=teacher,
                     resume=resume,
                     progress=lambda step: advance(step.part, f"step {step.step:,}, loss {step.loss:.3f}"),
                 )

@@ -1,13 +1,16 @@
 """Sentences as the network learns them: characters with a tag in each layer, noise, and batches of like length."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from worker.training.corpora import Sentence
 from worker.training.labels import FINE, KLUE, UNLABELLED, LabelledSpan, Tags, tags_of
+
+Float16 = NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class Example:
     text: str
     fine: Tags  # [C]
     klue: Tags  # [C]
+    taught: tuple[Float16, ...] = ()  # a teacher's logits [C, tags] of each layer, if there is a teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,12 @@ def with_noise(example: Example, noise: Noise, random: Generator) -> Example:
             if example.fine[place] <= 0 and example.klue[place] <= 0:
                 times[place] *= int(random.integers(1, 5))
     if (times == 1).all():
-        return example if text is example.text else Example(text, example.fine, example.klue)
+        return example if text is example.text else replace(example, text=text)
     if not times.any():
         return example
     places = np.repeat(np.arange(len(text)), times)
-    return Example("".join(text[i] for i in places), example.fine[places], example.klue[places])
+    taught = tuple(logits[places] for logits in example.taught)
+    return Example("".join(text[i] for i in places), example.fine[places], example.klue[places], taught)
 
 
 def batches(lengths: Sequence[int], characters: int, rows: int, random: Generator) -> Iterator[list[int]]:

@@ -1,17 +1,20 @@
 """From the files of the data folder to what a training run learns from and chooses by."""
 
 import hashlib
+import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from worker.training.corpora import Sentence, read_klue, read_lines, read_multiconer, read_reviews
+from worker.training.corpora import Sentence, canonical, read_klue, read_lines, read_multiconer, read_reviews
 from worker.training.examples import Example, example_of
 from worker.training.projection import count_occurrences, project_all, read_forms
 from worker.training.queries import QueryWords, gather_words, make_queries
 from worker.training.recipe import DataRecipe
+from worker.training.reviews import make_reviews
 from worker.training.unmarked import count_words, multiconer_example, titles_of, unmarked_example, without_entities
 
 _TRAIN: Final = "klue_ner_train.jsonl"
@@ -22,6 +25,7 @@ _REVIEWS: Final = "reviews.jsonl.gz"
 _UTTERANCES: Final = "utterances.txt"
 FILES: Final = (_TRAIN, _DEV, _FORMS, _MULTICONER, _REVIEWS, _UTTERANCES)
 _POOL: Final = 3  # passes' worth of texts without entities that passes draw from
+_LONGEST: Final = 200  # characters of an unlabelled review
 _FEWEST_OF_CHARACTER: Final = 3  # occurrences for a place in the character table
 
 
@@ -33,6 +37,7 @@ class TrainingData:
     reviews: tuple[Example, ...]
     utterances: tuple[Example, ...]
     multiconer: tuple[Example, ...]
+    unlabelled: tuple[Example, ...]  # reviews as they come, for a teacher to label
     words: QueryWords
     kept_aside: tuple[Sentence, ...]
     texts: tuple[str, ...]  # that the vocabulary is cut by
@@ -45,12 +50,30 @@ class TrainingData:
             *random.sample(self.reviews, min(recipe.reviews, len(self.reviews))),
             *random.sample(self.utterances, min(recipe.utterances, len(self.utterances))),
             *random.sample(self.multiconer, min(recipe.multiconer, len(self.multiconer))),
+            *random.sample(self.unlabelled, min(recipe.unlabelled_reviews, len(self.unlabelled))),
         ]
-        return [*self.always, *map(example_of, make_queries(self.words, recipe.queries, random)), *drawn]
+        made = [
+            *make_queries(self.words, recipe.queries, random),
+            *make_reviews(self.words, recipe.marked_reviews, random),
+        ]
+        return [*self.always, *map(example_of, made), *drawn]
+
+    def taught(self, teach: Callable[[Sequence[Example]], list[Example]]) -> "TrainingData":
+        """The same with a teacher's labels beside the data's own, wherever texts aren't made anew each pass."""
+        return replace(
+            self,
+            always=tuple(teach(self.always)),
+            reviews=tuple(teach(self.reviews)),
+            utterances=tuple(teach(self.utterances)),
+            multiconer=tuple(teach(self.multiconer)),
+            unlabelled=tuple(teach(self.unlabelled)),
+        )
 
 
-def gather(folder: Path, recipe: DataRecipe, seed: int) -> TrainingData:
+def gather(folder: Path, recipe: DataRecipe, seed: int, never: Path | None = None) -> TrainingData:
     """Read the folder's files, project the fine labels, and find text without entities.
+
+    Reviews that stand in the evaluation sets of the folder `never` are left out.
 
     Raises FileNotFoundError naming what is missing.
     """
@@ -65,18 +88,22 @@ def gather(folder: Path, recipe: DataRecipe, seed: int) -> TrainingData:
     aside = set(kept_aside)
     gold = [sentence for index, sentence in enumerate(with_fine) if index not in aside]
     multiconer = read_multiconer(folder / _MULTICONER)
-    reviews, utterances = read_reviews(folder / _REVIEWS), read_lines(folder / _UTTERANCES)
+    held_out = _held_out(never) if never else frozenset()
+    reviews = [text for text in read_reviews(folder / _REVIEWS) if text not in held_out]
+    utterances = read_lines(folder / _UTTERANCES)
     titles = titles_of(multiconer)
     words = gather_words(forms, multiconer, titles)
     seen = count_words([*reviews, *utterances])
     names = [name for found in words.by_hand.values() for name in found]
     plain_reviews = without_entities(reviews, forms, names, recipe.reviews * _POOL, random)
     plain_utterances = without_entities(utterances, forms, names, recipe.utterances * _POOL, random)
+    unlabelled = random.sample(reviews, min(recipe.unlabelled_reviews * _POOL, len(reviews)))
     return TrainingData(
         always=tuple(map(example_of, [*project_all(train, forms), *gold * recipe.gold_copies])),
         reviews=tuple(unmarked_example(sentence, seen) for sentence in plain_reviews),
         utterances=tuple(unmarked_example(sentence, seen) for sentence in plain_utterances),
         multiconer=tuple(multiconer_example(sentence, forms, titles) for sentence in multiconer),
+        unlabelled=tuple(example_of(Sentence(text[:_LONGEST], None, None)) for text in unlabelled),
         words=words,
         kept_aside=tuple(with_fine[index] for index in kept_aside),
         texts=_vocabulary_texts(train, dev, multiconer, reviews, utterances),
@@ -89,6 +116,14 @@ def character_table(texts: tuple[str, ...]) -> str:
     counts = Counter("".join(texts))
     common = [(-count, character) for character, count in counts.items() if count >= _FEWEST_OF_CHARACTER]
     return "".join(character for _, character in sorted(common))
+
+
+def _held_out(folder: Path) -> frozenset[str]:
+    sets = sorted(folder.glob("*.jsonl"))
+    if not sets:
+        raise FileNotFoundError(f"{folder}: no evaluation sets (*.jsonl) in it, whose texts were to be left out")
+    rows = (json.loads(line) for path in sets for line in path.read_text("utf-8").splitlines())
+    return frozenset(canonical(row["text"]).strip() for row in rows)
 
 
 def _vocabulary_texts(

@@ -1,7 +1,7 @@
 """The optimisation: batches in, weights out, with a checkpoint now and then."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -9,14 +9,14 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from worker.ner.encoding import CharacterEncoder
 from worker.ner.network import CharacterTagger
 from worker.training.base import SPECIALS
 from worker.training.examples import Example, Noise, batches, with_noise
 from worker.training.labels import UNLABELLED
-from worker.training.recipe import LoopRecipe
+from worker.training.recipe import LoopRecipe, TeacherRecipe
 
 _UNKNOWN: Final = SPECIALS.index("<unk>")
 _CLIP: Final = 1.0
@@ -56,9 +56,10 @@ class Trainer:
         examples_of_pass: Callable[[int], list[Example]],
         recipe: LoopRecipe,
         noise: Noise,
+        teacher: TeacherRecipe | None = None,
     ) -> None:
         self._model, self._encoder, self._examples_of_pass = model, encoder, examples_of_pass
-        self._recipe, self._noise = recipe, noise
+        self._recipe, self._noise, self._teacher = recipe, noise, teacher
         encoding = list(model.encoder.parameters())
         known = {id(parameter) for parameter in encoding}
         head = [parameter for parameter in model.parameters() if id(parameter) not in known]
@@ -128,7 +129,8 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak"] * rate
         self._model.train()
-        inputs, targets = self._tensors([with_noise(example, self._noise, random) for example in batch])
+        examples = [with_noise(example, self._noise, random) for example in batch]
+        inputs, targets = self._tensors(examples)
         hidden = torch.from_numpy(random.random(inputs["input_ids"].shape) < recipe.piece_dropout)
         special = inputs["input_ids"] < len(SPECIALS)
         inputs["input_ids"] = inputs["input_ids"].masked_fill(hidden & ~special, _UNKNOWN)
@@ -140,6 +142,8 @@ class Trainer:
             for layer, target in zip(logits, targets, strict=True)
             if bool((target != UNLABELLED).any())
         ]
+        if self._teacher:
+            losses += _taught_losses(logits, examples, self._teacher)
         if not losses:
             return
         loss = torch.stack(losses).sum()
@@ -174,3 +178,22 @@ class Trainer:
         torch.save(stored, folder / (CHECKPOINT + ".new"))
         (folder / (CHECKPOINT + ".new")).replace(folder / CHECKPOINT)
         state.saved_at = state.seconds
+
+
+def _taught_losses(logits: Sequence[Tensor], examples: list[Example], teacher: TeacherRecipe) -> list[Tensor]:
+    """The divergence from the teacher's labels of each layer, over the characters that it labelled.
+
+    Scaled by the temperature squared, so that the weight means the same at every temperature (Hinton et al. 2015,
+    "Distilling the Knowledge in a Neural Network").
+    """
+    rows = [row for row, example in enumerate(examples) if example.taught]
+    if not rows:
+        return []
+    losses = []
+    for number, layer in enumerate(logits):
+        own = torch.cat([layer[row, : len(examples[row].text)] for row in rows]).float() / teacher.temperature
+        taught = np.concatenate([examples[row].taught[number] for row in rows])
+        wanted = torch.from_numpy(taught).to(layer.device).float() / teacher.temperature
+        divergence = kl_div(own.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True)
+        losses.append(teacher.weight * teacher.temperature**2 * divergence)
+    return losses

@@ -105,6 +105,7 @@ _NAMED: Final = ("PER", "WORK", "ORG", "LOC", "EVENT", "PRODUCT")
 _SURNAMES: Final = "김이박최정강조윤장임한오서신권황안송전홍유고문양손배백허남심노하곽성차주우구민진지엄채원천방공현"
 _KOREAN_NAME: Final = re.compile(f"[{_SURNAMES}][가-힣]{{2}}")
 _BY_HAND: Final = 0.4  # how often a name comes from the list by hand rather than from the corpora
+_RUN_TOGETHER: Final = 0.03  # how often a query has no space at all
 _INVENTED: Final = 0.2  # how often a person is a made-up Korean name
 
 
@@ -156,30 +157,32 @@ def _query(slots: list[str], words: QueryWords, random: Random) -> Sentence:
     if random.random() < 0.15 and not any(slot.startswith("+") or slot == "limit" for slot in slots):
         random.shuffle(slots)
     joined = random.random() < 0.1
+    run_together = random.random() < _RUN_TOGETHER
     text = ""
     spans: list[LabelledSpan] = []
     for slot in slots:
         label = slot if slot.isupper() else None
         value = _value(slot, words, random)
         glued = (joined and random.random() < 0.7) or (slot == "limit" and random.random() < 0.4)
-        # Two names without a space between them leave no sign of where one ends.
-        if text and not (glued and not (label and spans and spans[-1].end == len(text))):
+        # Two names without a space between them leave no sign of where one ends; few people type so.
+        if text and not run_together and not (glued and not (label and spans and spans[-1].end == len(text))):
             text += " "
         if label:
             spans.append(LabelledSpan(len(text), len(text) + len(value), label))
         text += value
         if label in _NAMED and random.random() < 0.08:
-            text += random.choice(_PARTICLES[_ends_closed(value)])
+            text += random.choice(_PARTICLES[ends_closed(value)])
     return Sentence(text, tuple(spans), None)
 
 
 def _value(slot: str, words: QueryWords, random: Random) -> str:
     if slot.startswith("+"):
         return slot[1:]
-    return _entity(slot, words, random) if slot.isupper() else random.choice(words.words[slot])
+    return draw_entity(slot, words, random) if slot.isupper() else random.choice(words.words[slot])
 
 
-def _entity(label: str, words: QueryWords, random: Random) -> str:
+def draw_entity(label: str, words: QueryWords, random: Random) -> str:
+    """A name or an amount of the label: from the corpora, from the lists by hand, or made up."""
     if label in _AMOUNTS:
         return _AMOUNTS[label](random)
     if label == "PER" and words.syllables and random.random() < _INVENTED:
@@ -190,5 +193,6 @@ def _entity(label: str, words: QueryWords, random: Random) -> str:
     return random.choice(found)
 
 
-def _ends_closed(word: str) -> bool:
+def ends_closed(word: str) -> bool:
+    """Whether the word ends in a syllable with a final consonant."""
     return "가" <= word[-1] <= "힣" and (ord(word[-1]) - ord("가")) % 28 > 0

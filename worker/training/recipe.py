@@ -4,7 +4,7 @@ import hashlib
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, get_origin, get_type_hints
 
 from worker.training.examples import Noise
 
@@ -38,6 +38,19 @@ class DataRecipe:
     reviews: int  # without an entity
     utterances: int  # without an entity
     multiconer: int
+    marked_reviews: int  # synthetic, with entities
+    unlabelled_reviews: int  # for the teacher to label; 0 without one
+    never: str  # folder of evaluation sets whose texts are left out, relative to the recipe; "" for none
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRecipe:
+    """The model that a student begins as a part of, and whose labels it learns beside the data's own."""
+
+    recipe: str  # that makes the teacher, relative to this one
+    layers: list[int]  # of the teacher's encoder, that the student keeps
+    weight: float  # of the teacher's labels in the loss; the data's own have 1
+    temperature: float  # that both sides' logits are divided by
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,8 @@ class Recipe:
     """A whole recipe, and the SHA-256 of the file it was read from."""
 
     name: str
-    model: ModelRecipe
+    model: ModelRecipe | None  # None where there is a teacher
+    teacher: TeacherRecipe | None
     data: DataRecipe
     noise: Noise
     loop: LoopRecipe
@@ -78,9 +92,12 @@ def read_recipe(path: Path) -> Recipe:
         table = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
+    if ("model" in table) == ("teacher" in table):
+        raise ValueError(f"{path}: needs either [model] or [teacher]")
     recipe = Recipe(
         name=str(table.get("name", path.stem)),
-        model=_section(ModelRecipe, table, "model", path),
+        model=_section(ModelRecipe, table, "model", path) if "model" in table else None,
+        teacher=_section(TeacherRecipe, table, "teacher", path) if "teacher" in table else None,
         data=_section(DataRecipe, table, "data", path),
         noise=_section(Noise, table, "noise", path),
         loop=_section(LoopRecipe, table, "loop", path),
@@ -104,7 +121,8 @@ def _section(kind: type[Section], table: dict[str, Any], name: str, path: Path) 
     for key in sorted(wanted ^ set(values)):
         raise ValueError(f"{path}: {name}.{key} is {'missing' if key in wanted else 'unknown'}")
     for key, value in values.items():
-        fits = isinstance(value, (int, float)) if hints[key] is float else isinstance(value, hints[key])
+        kind_of_value = get_origin(hints[key]) or hints[key]
+        fits = isinstance(value, (int, float)) if kind_of_value is float else isinstance(value, kind_of_value)
         if not fits or (isinstance(value, bool) and hints[key] is not bool):
-            raise ValueError(f"{path}: {name}.{key} is {value!r}; it must be of type {hints[key].__name__}")
+            raise ValueError(f"{path}: {name}.{key} is {value!r}; it must be of type {kind_of_value.__name__}")
     return kind(**values)

@@ -1,25 +1,29 @@
 """`koner train`: from a recipe to a model folder."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from worker.ner.network import write_revision
+from worker.ner.network import ONNX_WEIGHTS, write_revision
 from worker.training.evaluation import SpanScores, evaluate
 from worker.training.export import export_onnx, onnx_forward
 from worker.training.gather import TrainingData, character_table, gather
 from worker.training.labels import LAYERS
 from worker.training.loop import Step, Trainer
 from worker.training.recipe import Recipe, read_recipe
-from worker.training.start import Start, start
+from worker.training.start import Start, start, start_from
 from worker.training.tagging import Forward, predictor, torch_forward
+from worker.training.teach import teacher_of
 
 log = logging.getLogger(__name__)
+TEACHER_FOLDER: Final = "teacher"  # inside the run folder
 RUN_FOLDER: Final = "run"  # inside `out`: the checkpoint and the scores along the way
 
 
@@ -39,27 +43,46 @@ def train(
     *,
     data: Path | None = None,
     base: Path | None = None,
+    teacher: Path | None = None,
     resume: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> Trained:
     """Train by `recipe` and write the model folder `out`; `out/run` keeps the checkpoint that `resume` takes up.
 
-    `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. Raises OSError for
+    `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. A recipe with a
+    teacher trains that first, in `out/run/teacher`, unless the model folder `teacher` is given. Raises OSError for
     a file that isn't there, ValueError for a wrong recipe or wheel, and FileExistsError if `out` holds a run and
     `resume` is False.
     """
-    plan = read_recipe(recipe)
+    plan, code = read_recipe(recipe), code_sha256()
     run = out / RUN_FOLDER
     if run.exists() and not resume:
         raise FileExistsError(f"{run}: holds an earlier run; take it up with --resume, or choose another folder")
     run.mkdir(parents=True, exist_ok=True)
-    gathered = gather(data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed)
+    never = recipe.parent / plan.data.never if plan.data.never else None
+    gathered = gather(data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never)
     log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
-    wheel = base or (recipe.parent / plan.model.base if plan.model.base else None)
-    begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
+    if plan.teacher:
+        teacher = teacher or _trained_teacher(recipe.parent / plan.teacher.recipe, run, data, base, progress)
+        begun = start_from(teacher, plan.teacher.layers, plan.loop)
+        log.info("labelling with the teacher %s", teacher)
+        gathered = gathered.taught(teacher_of(teacher))
+    elif plan.model:
+        wheel = base or (recipe.parent / plan.model.base if plan.model.base else None)
+        begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
     log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
     _fit(plan, begun, gathered, run, resume, progress)
-    return _write(plan, begun, gathered, out)
+    return _write(plan, begun, gathered, code, out)
+
+
+def _trained_teacher(
+    recipe: Path, run: Path, data: Path | None, base: Path | None, progress: Callable[[Step], None]
+) -> Path:
+    folder = run / TEACHER_FOLDER
+    if not (folder / ONNX_WEIGHTS).exists():
+        log.info("training the teacher, %s", recipe)
+        train(recipe, folder, data=data, base=base, resume=folder.exists(), progress=progress)
+    return folder
 
 
 def _fit(
@@ -73,6 +96,7 @@ def _fit(
         lambda number: gathered.examples(plan.data, plan.loop.seed + number),
         plan.loop,
         plan.noise,
+        plan.teacher,
     )
     if resume and trainer.resume(run):
         log.info("taking up the checkpoint in %s", run)
@@ -88,8 +112,12 @@ def _fit(
     begun.model.cpu()
 
 
-def _write(plan: Recipe, begun: Start, gathered: TrainingData, out: Path) -> Trained:
-    hashes = {"recipe": plan.sha256, **{f"data/{name}": digest for name, digest in gathered.hashes.items()}}
+def _write(plan: Recipe, begun: Start, gathered: TrainingData, code: str, out: Path) -> Trained:
+    hashes = {
+        "recipe": plan.sha256,
+        "code": code_sha256(),
+        **{f"data/{name}": digest for name, digest in gathered.hashes.items()},
+    }
     begun.model.save(
         out, name=plan.name, tokenizer_json=begun.tokenizer_json, characters=begun.characters, trained_on=hashes
     )
@@ -99,6 +127,15 @@ def _write(plan: Recipe, begun: Start, gathered: TrainingData, out: Path) -> Tra
     scores_int8 = _score(onnx_forward(out), begun, gathered)
     log.info("F1 %.4f micro, int8 %.4f", scores.micro.f1, scores_int8.micro.f1)
     return Trained(out, revision, scores.micro.f1, scores_int8.micro.f1)
+
+
+def code_sha256() -> str:
+    """The SHA-256 over the files of the two rooms that decide what training makes."""
+    digest = hashlib.sha256()
+    for room in ("worker.ner", "worker.training"):
+        for path in sorted(Path(str(files(room))).glob("*.*")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _score(forward: Forward, begun: Start, gathered: TrainingData) -> SpanScores:
