@@ -262,7 +262,37 @@ def test_klue_files_are_scored_by_the_layer_of_the_taxonomy(tiny: str, tmp_path:
     assert "klue" not in fine
     klue = json.loads(koner("evaluate", str(file), "--taxonomy", "klue", KONER_MODEL=tiny).stdout)
     assert klue["types"]["PS"]["true"] == 1
-    assert set(klue["klue"]) == {"entity_macro_f1", "character_macro_f1"}
+    assert {"entity_macro_f1", "character_macro_f1"} < set(klue["klue"])
+
+
+def test_klues_protocol_takes_its_taxonomy_and_tells_every_tag(tiny: str, tmp_path: Path) -> None:
+    file = tmp_path / "dev.jsonl"
+    file.write_text(json.dumps({"id": "1", "text": "이병헌 영화", "klue": [[0, 3, "PS"]]}), encoding="utf-8")
+    klue = json.loads(koner("evaluate", str(file), "--protocol", "klue", KONER_MODEL=tiny).stdout)
+    assert klue["taxonomy"] == "klue"
+    assert klue["klue"]["entities"]["PS"]["true"] == 1
+    assert klue["klue"]["characters"]["I-PS"]["true"] == 2
+    assert klue["klue"]["characters"]["O"]["true"] == 2  # the space is left out
+    wrong = koner("evaluate", str(file), "--protocol", "klue", "--taxonomy", "seed", KONER_MODEL=tiny)
+    assert wrong.returncode == 2
+    assert "leave one of them out" in one_line(wrong)
+    file.write_text('{"text": "가", "entities": []}', encoding="utf-8")
+    assert "hold no klue spans" in one_line(koner("evaluate", str(file), "--protocol", "klue", KONER_MODEL=tiny))
+
+
+def test_mistakes_are_written_to_be_read_and_nowhere_else(tiny: str, tmp_path: Path) -> None:
+    files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    files[0].write_text('{"text": "이병헌", "entities": [{"start": 1, "end": 2, "label": "WORK"}]}', encoding="utf-8")
+    files[1].write_text('{"text": "", "entities": []}', encoding="utf-8")
+    done = koner("evaluate", *map(str, files), "--errors", str(tmp_path / "errors.jsonl"), KONER_MODEL=tiny)
+    scores = json.loads(done.stdout)
+    assert scores["texts"] == 2
+    assert scores["types"]["PRODUCT"]["true"] == 1  # as the default taxonomy folds WORK
+    assert scores["empty_texts"] == 1
+    [row] = [json.loads(line) for line in (tmp_path / "errors.jsonl").read_text("utf-8").splitlines()]
+    assert row["text"] == "이병헌"
+    assert {"start": 1, "end": 2, "text": "병", "type": "PRODUCT"} in row["missed"]
+    assert "이병헌" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

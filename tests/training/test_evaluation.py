@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 
-from worker.training.evaluation import evaluate, evaluate_klue, klue_tags, score_spans, strict_spans
+from worker.training.evaluation import confusion, evaluate, evaluate_klue, klue_tags, score_spans, strict_spans
 from worker.training.labels import KLUE, LabelledSpan
 
 LABELS = [tag[2:] for tag in KLUE.tags if tag.startswith("B-")]
@@ -86,3 +86,18 @@ def test_types_fold_and_fall_away_on_both_sides():
     )
     assert list(scores.by_type) == ["PRODUCT"]
     assert scores.macro_f1 == 1
+
+
+def test_confusion_tells_what_each_type_was_taken_for():
+    def span(start, end, label):
+        return LabelledSpan(start, end, label)
+
+    true = [[span(0, 3, "PER"), span(4, 6, "WORK"), span(7, 9, "ORG"), span(10, 12, "LOC")], []]
+    found = [[span(0, 3, "PER"), span(4, 6, "PER"), span(7, 8, "ORG"), span(13, 14, "DATE")], [span(0, 1, "WORK")]]
+    assert confusion(found, true) == {
+        "LOC": {"none": 1},
+        "ORG": {"boundary": 1},
+        "PER": {"PER": 1},
+        "WORK": {"PER": 1},
+        "none": {"DATE": 1, "WORK": 1},
+    }

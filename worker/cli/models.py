@@ -2,14 +2,15 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from worker.cli.answers import answer, clear_errors, fail, print_json, progress
+from worker.cli.answers import answer, clear_errors, details, fail, print_json, progress
 from worker.cli.loading import engine_of, settings_of
 from worker.cli.options import Device, EngineName, Model, Plain, Taxonomy
 
@@ -57,7 +58,15 @@ def annotate(
 
 
 def evaluate(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines with gold spans, see below.")],
+    files: Annotated[
+        list[Path], typer.Argument(exists=True, dir_okay=False, help="JSON lines with gold spans, see below.")
+    ],
+    protocol: Annotated[
+        Literal["spans", "klue"], typer.Option(help="Exact spans of a taxonomy, or KLUE's own two figures.")
+    ] = "spans",
+    errors: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File to write the texts with mistakes to.", show_default=False)
+    ] = None,
     model: Model = None,
     taxonomy: Taxonomy = None,
     engine: EngineName = None,
@@ -65,22 +74,44 @@ def evaluate(
 ) -> None:
     """Score a model on texts with gold spans; prints the scores as JSON.
 
-    FILE holds lines with `text` and `entities` (`start`, `end`, `type`), as `koner annotate` writes them, or is a KLUE
-    development file with `fine` spans, or with `klue` spans for the taxonomy klue.
+    FILES hold lines with `text` and `entities` (`start`, `end`, `type`), as `koner annotate` writes them, or with
+    `label` for `type`, which the taxonomy folds; or are KLUE development files with `fine` spans, or with `klue` spans
+    for the taxonomy klue. `--protocol klue` takes that taxonomy.
     """
     with clear_errors():
+        if protocol == "klue":
+            if taxonomy not in (None, "klue"):
+                fail(f"--protocol klue scores KLUE's own types, not --taxonomy {taxonomy}; leave one of them out", 2)
+            taxonomy = "klue"
         settings = settings_of(None, model=model, taxonomy=taxonomy, engine=engine, device=device)
         loaded = engine_of(settings)
         from worker.training.scoring import score
 
         with progress("evaluating") as advance:
             try:
-                scores = score(loaded, settings.taxonomy, file, lambda part: advance(part, ""))
+                scores = score(
+                    loaded, settings.taxonomy, files, lambda part: advance(part, ""), protocol=protocol, errors=errors
+                )
             except (OSError, ValueError) as error:
                 fail(str(error))
         rows = [{"type": kind, **of} for kind, of in scores["types"].items()]
         rows += [{"type": "all (micro)", **scores["micro"]}]
         answer(scores, rows, ("type", "precision", "recall", "f1", "true"))
+        if protocol == "klue":
+            figures = [{"what": name, "f1": scores["klue"][name]} for name in ("entity_macro_f1", "character_macro_f1")]
+            tags = [{"what": tag, "f1": of["f1"]} for tag, of in scores["klue"]["characters"].items()]
+            details([*figures, *tags], ("what", "f1"))
+        else:
+            details(*_confusion_table(scores["confusion"]))
+
+
+def _confusion_table(confusion: Mapping[str, Mapping[str, int]]) -> tuple[list[dict[str, str | int]], list[str]]:
+    """True types down, what each was taken for across."""
+    across = sorted({kind for counts in confusion.values() for kind in counts})
+    rows: list[dict[str, str | int]] = [
+        {"taken for": kind, **{name: counts.get(name, 0) for name in across}} for kind, counts in confusion.items()
+    ]
+    return rows, ["taken for", *across]
 
 
 def models(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from worker.training.labels import KLUE, LabelledSpan
 
@@ -97,6 +98,44 @@ def score_spans(found: Iterable[Sequence[LabelledSpan]], true: Iterable[Sequence
         true_of.update(span.label for span in known)
     types = sorted(found_of | true_of)
     return SpanScores({label: Score(right[label], found_of[label], true_of[label]) for label in types})
+
+
+BOUNDARY: Final = "boundary"
+NOTHING: Final = "none"
+
+
+def confusion(
+    found: Iterable[Sequence[LabelledSpan]], true: Iterable[Sequence[LabelledSpan]]
+) -> dict[str, dict[str, int]]:
+    """How often each true type was taken for which: true type -> type found -> count.
+
+    A span found at the very same place counts under its type. Else `boundary` means that a span of the right type
+    overlaps, a type that one of another type does, and `none` that nothing is there. Under the true type `none` stand
+    the spans found where no true one overlaps.
+    """
+    table: dict[str, Counter[str]] = {}
+    for found_here, true_here in zip(found, true, strict=True):
+        for span in true_here:
+            table.setdefault(span.label, Counter())[_taken_for(span, found_here)] += 1
+        for span in found_here:
+            if not any(_overlap(span, other) for other in true_here):
+                table.setdefault(NOTHING, Counter())[span.label] += 1
+    return {kind: dict(sorted(table[kind].items())) for kind in sorted(table)}
+
+
+def _taken_for(span: LabelledSpan, found: Sequence[LabelledSpan]) -> str:
+    beside = [other for other in found if _overlap(span, other)]
+    for other in beside:
+        if (other.start, other.end) == (span.start, span.end):
+            return other.label
+    labels = [other.label for other in beside]
+    if span.label in labels:
+        return BOUNDARY
+    return labels[0] if labels else NOTHING
+
+
+def _overlap(one: LabelledSpan, other: LabelledSpan) -> bool:
+    return one.start < other.end and other.start < one.end
 
 
 def evaluate_klue(predict: Predict, sentences: Sequence[tuple[str, Sequence[LabelledSpan]]]) -> KlueScores:

@@ -1,7 +1,7 @@
 """Scores of an engine on a file of texts with gold spans: what `koner evaluate` tells. Needs no torch."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,21 +12,33 @@ from worker.ner.engine import Engine
 from worker.ner.errors import EngineError
 from worker.ner.taxonomy import OWN, load_taxonomy
 from worker.training.corpora import read_gold
-from worker.training.evaluation import Score, evaluate, evaluate_klue
+from worker.training.evaluation import Score, confusion, evaluate, evaluate_klue
 from worker.training.labels import LAYERS, LabelledSpan
 
-KLUE_TAXONOMY: Final = "klue"
+SPANS: Final = "spans"
+KLUE_TAXONOMY: Final = "klue"  # and the protocol
 Gold = list[tuple[str, list[LabelledSpan]]]
 
 
-def score(engine: Engine, taxonomy: str, path: Path, progress: Callable[[float], None]) -> dict[str, Any]:
-    """Exact-match scores of the taxonomy's types on `path`, and with the taxonomy `klue` also KLUE's own two figures.
+def score(
+    engine: Engine,
+    taxonomy: str,
+    paths: Sequence[Path],
+    progress: Callable[[float], None],
+    *,
+    protocol: str = SPANS,
+    errors: Path | None = None,
+) -> dict[str, Any]:
+    """Score what the engine finds in the files' texts, all files together.
 
-    The file holds JSON lines: with `text` and `entities` (`start`, `end`, `type`), as `koner annotate` writes them; or
-    a KLUE development file, with `fine` spans over `fine_text`, or `klue` spans over `text` for the taxonomy `klue`.
-    `progress` gets the part of the texts that is done. Raises ValueError for a file that holds neither, and OSError.
+    The files hold JSON lines: with `text` and `entities` (`start`, `end`, and `type`, or `label` of the bundled model's
+    eleven, which the taxonomy folds); or are KLUE development files, with `fine` spans over `fine_text`, or `klue`
+    spans over `text` for the taxonomy `klue`. The protocol `spans` gives exact matches by type and what was taken for
+    what; `klue` gives KLUE's own two figures as well, by type and by tag, and needs that taxonomy. Texts with a mistake
+    go to the file `errors`, if given. `progress` gets the part of the texts that is done. Raises ValueError for a file
+    that doesn't fit, and OSError.
     """
-    gold = _read(path, taxonomy)
+    gold = [row for path in paths for row in _read(path, taxonomy, protocol)]
     failed = 0
 
     def predict(texts: Sequence[str]) -> list[list[LabelledSpan]]:
@@ -42,33 +54,61 @@ def score(engine: Engine, taxonomy: str, path: Path, progress: Callable[[float],
 
     predicted = predict([text for text, _ in gold])
     scores = evaluate(lambda _: predicted, gold)
+    empty = [found for found, (_, true) in zip(predicted, gold, strict=True) if not true]
     told: dict[str, Any] = {
         **asdict(engine.info),
+        "protocol": protocol,
         "texts": len(gold),
         "failed": failed,
         "micro": _figures(scores.micro),
         "macro_f1": scores.macro_f1,
         "types": {kind: _figures(of) for kind, of in scores.by_type.items()},
+        "confusion": confusion(predicted, [true for _, true in gold]),
+        "empty_texts": len(empty),
+        "false_spans_in_empty_texts": sum(map(len, empty)),
     }
     if taxonomy == KLUE_TAXONOMY:
         klue = evaluate_klue(lambda _: predicted, gold)
         told["klue"] = {
             "entity_macro_f1": klue.entity_macro_f1,
             "character_macro_f1": klue.character_macro_f1,
+            "entities": {kind: _figures(of) for kind, of in klue.entities.by_type.items()},
+            "characters": {tag: _figures(of) for tag, of in klue.characters.items()},
         }
+    if errors:
+        _write_mistakes(errors, gold, predicted)
     return told
+
+
+def _write_mistakes(path: Path, gold: Gold, predicted: Sequence[Sequence[LabelledSpan]]) -> None:
+    with path.open("w", encoding="utf-8") as lines:
+        for (text, true), found in zip(gold, predicted, strict=True):
+            missed, wrong = set(true) - set(found), set(found) - set(true)
+            if missed or wrong:
+                row = {"text": text, "missed": _shown(text, missed), "wrong": _shown(text, wrong)}
+                print(json.dumps(row, ensure_ascii=False), file=lines)
+
+
+def _shown(text: str, spans: Iterable[LabelledSpan]) -> list[dict[str, Any]]:
+    return [
+        {"start": span.start, "end": span.end, "text": text[span.start : span.end], "type": span.label}
+        for span in sorted(spans)
+    ]
 
 
 def _figures(of: Score) -> dict[str, float]:
     return {**asdict(of), "precision": of.precision, "recall": of.recall, "f1": of.f1}
 
 
-def _read(path: Path, taxonomy: str) -> Gold:
+def _read(path: Path, taxonomy: str, protocol: str) -> Gold:
     first = next(islice(_rows(path), 1), None)
     if first is None:
         raise ValueError(f"{path}: no texts in it")
+    if protocol == KLUE_TAXONOMY and "klue" not in first:
+        raise ValueError(f"{path}: its lines hold no klue spans, which KLUE's protocol scores")
     if "entities" in first:
-        return [_typed(row, f"{path}, line {number}") for number, row in enumerate(_rows(path), 1)]
+        fold = _fold(taxonomy) if taxonomy != KLUE_TAXONOMY else None
+        return [_typed(row, f"{path}, line {number}", fold) for number, row in enumerate(_rows(path), 1)]
     layer = "klue" if taxonomy == KLUE_TAXONOMY else "fine"
     if layer not in first:
         raise ValueError(f"{path}: its lines hold neither entities nor {layer}; see `koner evaluate --help`")
@@ -86,14 +126,23 @@ def _fold(taxonomy: str) -> Mapping[str, str | None]:
     return load_taxonomy(taxonomy, labels, "the file").fold
 
 
-def _typed(row: Mapping[str, Any], place: str) -> tuple[str, list[LabelledSpan]]:
+def _typed(row: Mapping[str, Any], place: str, fold: Mapping[str, str | None] | None) -> tuple[str, list[LabelledSpan]]:
+    """A line's text and spans: a span's `type` as it is, or else its `label` as the taxonomy folds it."""
     try:
         text = row["text"]
-        spans = [LabelledSpan(one["start"], one["end"], one["type"]) for one in row["entities"]]
-        if not isinstance(text, str) or any(not 0 <= span.start < span.end <= len(text) for span in spans):
+        spans = []
+        for one in row["entities"]:
+            kind = one["type"] if "type" in one else (fold or {})[one["label"]]
+            if not 0 <= one["start"] < one["end"] <= len(text):
+                raise ValueError
+            if kind:
+                spans.append(LabelledSpan(one["start"], one["end"], kind))
+        if not isinstance(text, str):
             raise ValueError
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{place}: needs text, and entities with start, end and type within it") from None
+        raise ValueError(
+            f"{place}: needs text, and entities with start, end and type (or a label of the taxonomy's) within it"
+        ) from None
     return text, spans
 
 
