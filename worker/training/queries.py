@@ -105,7 +105,7 @@ _NAMED: Final = ("PER", "WORK", "ORG", "LOC", "EVENT", "PRODUCT")
 _SURNAMES: Final = "김이박최정강조윤장임한오서신권황안송전홍유고문양손배백허남심노하곽성차주우구민진지엄채원천방공현"
 _KOREAN_NAME: Final = re.compile(f"[{_SURNAMES}][가-힣]{{2}}")
 _BY_HAND: Final = 0.4  # how often a name comes from the list by hand rather than from the corpora
-_RUN_TOGETHER: Final = 0.03  # how often a query has no space at all
+_RUN_TOGETHER: Final = 0.03  # how often a query has no space at all, not even between or inside names
 _INVENTED: Final = 0.2  # how often a person is a made-up Korean name
 
 
@@ -163,8 +163,10 @@ def _query(slots: list[str], words: QueryWords, random: Random) -> Sentence:
     for slot in slots:
         label = slot if slot.isupper() else None
         value = _value(slot, words, random)
+        if run_together:
+            value = value.replace(" ", "")
         glued = (joined and random.random() < 0.7) or (slot == "limit" and random.random() < 0.4)
-        # Two names without a space between them leave no sign of where one ends; few people type so.
+        # Two names without a space between them leave no sign of where one ends: only queries run together have them.
         if text and not run_together and not (glued and not (label and spans and spans[-1].end == len(text))):
             text += " "
         if label:
