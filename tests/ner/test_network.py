@@ -8,7 +8,7 @@ import torch
 from model_folder import make_model_folder
 
 from worker.ner.encoding import CharacterEncoder
-from worker.ner.network import CharacterTagger, dequantised, quantised, write_revision
+from worker.ner.network import CharacterTagger, _convolved, dequantised, quantised, write_revision
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,12 @@ def test_stored_matrices_are_within_half_a_step_of_the_weights():
     assert (np.abs(back["matrix"] - weights["matrix"]) <= stored["matrix.scale"] / 2 + 1e-6).all()
     assert (back["zero"] == 0).all()
     assert (back["bias"] == weights["bias"]).all()
+
+
+def test_the_matrix_product_over_neighbours_is_the_convolution() -> None:
+    torch.manual_seed(1)
+    convolution = torch.nn.Conv1d(6, 5, 3, padding=1)
+    seen = torch.randn(2, 9, 6)
+    with torch.inference_mode():
+        expected = convolution(seen.transpose(1, 2)).transpose(1, 2)
+        torch.testing.assert_close(_convolved(convolution, seen), expected)

@@ -94,11 +94,11 @@ class CharacterTagger(nn.Module):
         covering = pieces.reshape(rows * length, width)[piece_of + starts]
         places = self.place_in_piece(place_in_piece) + self.place_in_word(place_in_word)
         seen = self.norm_in(covering + self.character(characters) + places)
-        real = (characters != 0).unsqueeze(1).to(seen.dtype)
-        mixed = self.dropout(seen).transpose(1, 2)
+        real = (characters != 0).unsqueeze(2).to(seen.dtype)
+        mixed = self.dropout(seen)
         for convolution in self.convolutions:
-            mixed = nn.functional.gelu(convolution(mixed * real))
-        out = self.dropout(self.norm_out(seen + mixed.transpose(1, 2)))
+            mixed = nn.functional.gelu(_convolved(cast(nn.Conv1d, convolution), mixed * real))
+        out = self.dropout(self.norm_out(seen + mixed))
         return tuple(classifier(out) for classifier in self.classifiers)
 
     @classmethod
@@ -142,6 +142,18 @@ class CharacterTagger(nn.Module):
         }
         _write_json(folder / "config.json", config)
         write_revision(folder)
+
+
+def _convolved(convolution: nn.Conv1d, seen: Tensor) -> Tensor:
+    """The convolution over the middle axis of [B, C, width], as one matrix product.
+
+    That is the same sum, without turning the tensor round, and a product that ONNX Runtime has a fast int8 kernel for.
+    """
+    reach = convolution.kernel_size[0] // 2
+    padded = nn.functional.pad(seen, (0, 0, reach, reach))
+    beside = torch.cat([padded[:, place : place + seen.shape[1]] for place in range(2 * reach + 1)], dim=2)
+    weights = convolution.weight.permute(0, 2, 1).reshape(convolution.out_channels, -1)
+    return nn.functional.linear(beside, weights, convolution.bias)
 
 
 def write_revision(folder: Path) -> str:
