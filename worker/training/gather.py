@@ -73,7 +73,7 @@ class TrainingData:
 def gather(folder: Path, recipe: DataRecipe, seed: int, never: Path | None = None) -> TrainingData:
     """Read the folder's files, project the fine labels, and find text without entities.
 
-    Reviews that stand in the evaluation sets of the folder `never` are left out.
+    Reviews and KLUE sentences that stand in the evaluation sets of the folder `never` are left out.
 
     Raises FileNotFoundError naming what is missing.
     """
@@ -89,6 +89,7 @@ def gather(folder: Path, recipe: DataRecipe, seed: int, never: Path | None = Non
     gold = [sentence for index, sentence in enumerate(with_fine) if index not in aside]
     multiconer = read_multiconer(folder / _MULTICONER)
     held_out = _held_out(never) if never else frozenset()
+    shown = [sentence for sentence in train if sentence.text.strip() not in held_out]
     reviews = [text for text in read_reviews(folder / _REVIEWS) if text not in held_out]
     utterances = read_lines(folder / _UTTERANCES)
     titles = titles_of(multiconer)
@@ -99,7 +100,7 @@ def gather(folder: Path, recipe: DataRecipe, seed: int, never: Path | None = Non
     plain_utterances = without_entities(utterances, forms, names, recipe.utterances * _POOL, random)
     unlabelled = random.sample(reviews, min(recipe.unlabelled_reviews * _POOL, len(reviews)))
     return TrainingData(
-        always=tuple(map(example_of, [*project_all(train, forms), *gold * recipe.gold_copies])),
+        always=tuple(map(example_of, [*project_all(shown, forms), *gold * recipe.gold_copies])),
         reviews=tuple(unmarked_example(sentence, seen) for sentence in plain_reviews),
         utterances=tuple(unmarked_example(sentence, seen) for sentence in plain_utterances),
         multiconer=tuple(multiconer_example(sentence, forms, titles) for sentence in multiconer),
