@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seqeval.metrics import classification_report
+from seqeval.metrics import classification_report, f1_score
 from seqeval.scheme import IOB2
 
 from worker.training.evaluation import confusion, evaluate, evaluate_klue, klue_tags, score_spans, strict_spans
@@ -40,14 +40,38 @@ def test_klue_entity_scores_are_seqevals(data):
         output_dict=True,
         zero_division=0,
     )
-    guesses = {text: guess for text, _, guess in data}
-    if len(guesses) < len(data):
-        return
-    scores = evaluate_klue(lambda texts: [guesses[text] for text in texts], [(text, gold) for text, gold, _ in data])
+    scores = klue_scores(data)
     assert scores.entity_macro_f1 == pytest.approx(report["macro avg"]["f1-score"])
     for label, score in scores.entities.by_type.items():
         assert score.f1 == pytest.approx(report[label]["f1-score"])
         assert score.precision == pytest.approx(report[label]["precision"])
+
+
+@settings(max_examples=60)
+@given(st.lists(sentences(), min_size=1, max_size=6))
+def test_klue_character_scores_are_the_mean_over_all_thirteen_tags(data):
+    true = [tag for text, gold, _ in data for tag in klue_tags(text, gold)]
+    found = [tag for text, _, guess in data for tag in klue_tags(text, guess)]
+    by_hand = []
+    for tag in KLUE.tags:
+        right = sum(a == b == tag for a, b in zip(true, found, strict=True))
+        either = true.count(tag) + found.count(tag)
+        by_hand.append(2 * right / either if either else 1.0)  # KLUE's code divides with zero_division=True
+    assert len(by_hand) == 13
+    assert klue_scores(data).character_macro_f1 == pytest.approx(sum(by_hand) / 13)
+
+
+def test_a_span_ends_with_its_sentence_in_flattened_data():
+    data = [("가나", [LabelledSpan(0, 2, "PS")], [LabelledSpan(0, 2, "PS")]), ("다", [LabelledSpan(0, 1, "PS")], [])]
+    flat = [[tag for text, gold, _ in data for tag in klue_tags(text, gold)]]
+    guessed = [[tag for text, _, guess in data for tag in klue_tags(text, guess)]]
+    assert (flat, guessed) == ([["B-PS", "I-PS", "B-PS"]], [["B-PS", "I-PS", "O"]])
+    expected = f1_score(flat, guessed, average="macro", mode="strict", scheme=IOB2)
+    assert klue_scores(data).entity_macro_f1 == pytest.approx(expected) == pytest.approx(2 / 3)
+
+
+def klue_scores(data):
+    return evaluate_klue(lambda _: [guess for _, _, guess in data], [(text, gold) for text, gold, _ in data])
 
 
 @given(st.lists(st.sampled_from(KLUE.tags), max_size=12))
@@ -67,7 +91,7 @@ def test_character_scores_count_o_as_a_tag():
     scores = evaluate_klue(lambda texts: [[]], [("가나 다", [LabelledSpan(0, 1, "PS")])])
     assert scores.characters["O"].f1 == pytest.approx(2 * 2 / (3 + 2))
     assert scores.characters["B-PS"].f1 == 0
-    assert scores.character_macro_f1 == pytest.approx(0.4)
+    assert scores.character_macro_f1 == pytest.approx((0.8 + 0 + 11) / 13)
 
 
 def test_spans_must_be_exact():
@@ -92,12 +116,16 @@ def test_confusion_tells_what_each_type_was_taken_for():
     def span(start, end, label):
         return LabelledSpan(start, end, label)
 
-    true = [[span(0, 3, "PER"), span(4, 6, "WORK"), span(7, 9, "ORG"), span(10, 12, "LOC")], []]
-    found = [[span(0, 3, "PER"), span(4, 6, "PER"), span(7, 8, "ORG"), span(13, 14, "DATE")], [span(0, 1, "WORK")]]
+    true = [[span(0, 3, "PER"), span(4, 6, "WORK"), span(7, 9, "ORG"), span(10, 12, "LOC")], [span(0, 2, "WORK")], []]
+    found = [
+        [span(0, 3, "PER"), span(4, 6, "PER"), span(7, 8, "ORG"), span(13, 14, "DATE")],
+        [span(0, 1, "PRODUCT")],
+        [span(0, 1, "WORK")],
+    ]
     assert confusion(found, true) == {
         "LOC": {"none": 1},
         "ORG": {"boundary": 1},
         "PER": {"PER": 1},
-        "WORK": {"PER": 1},
-        "none": {"DATE": 1, "WORK": 1},
+        "WORK": {"PER": 1, "none": 1},
+        "none": {"DATE": 1, "PRODUCT": 1, "WORK": 1},
     }

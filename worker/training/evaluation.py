@@ -55,7 +55,7 @@ class KlueScores:
     """KLUE-NER's two figures (Park et al. 2021, "KLUE", section 3.4): one tag per character that isn't a space."""
 
     entities: SpanScores  # strict IOB2 spans over those characters
-    characters: Mapping[str, Score]  # each of the 13 tags, O included
+    characters: Mapping[str, Score]  # each of the 13 tags that occurs in gold or prediction, O included
 
     @property
     def entity_macro_f1(self) -> float:
@@ -63,7 +63,9 @@ class KlueScores:
 
     @property
     def character_macro_f1(self) -> float:
-        return sum(score.f1 for score in self.characters.values()) / max(len(self.characters), 1)
+        """The mean over all 13 tags, O included. As in KLUE's own code, a tag that never occurs counts 1."""
+        absent = len(KLUE.tags) - len(self.characters)
+        return (sum(score.f1 for score in self.characters.values()) + absent) / len(KLUE.tags)
 
 
 def evaluate(
@@ -109,40 +111,37 @@ def confusion(
 ) -> dict[str, dict[str, int]]:
     """How often each true type was taken for which: true type -> type found -> count.
 
-    A span found at the very same place counts under its type. Else `boundary` means that a span of the right type
-    overlaps, a type that one of another type does, and `none` that nothing is there. Under the true type `none` stand
-    the spans found where no true one overlaps.
+    A span found at the very same place counts under its type. Else `boundary` means that one of the right type
+    overlaps, and `none` that none does. Under the true type `none` stand the spans found that are neither at the place
+    of a true one nor overlap one of their own type. So each row but `none` adds up to that type's true spans.
     """
     table: dict[str, Counter[str]] = {}
     for found_here, true_here in zip(found, true, strict=True):
-        for span in true_here:
+        for span in set(true_here):
             table.setdefault(span.label, Counter())[_taken_for(span, found_here)] += 1
-        for span in found_here:
-            if not any(_overlap(span, other) for other in true_here):
+        for span in set(found_here):
+            if _taken_for(span, true_here) == NOTHING:
                 table.setdefault(NOTHING, Counter())[span.label] += 1
     return {kind: dict(sorted(table[kind].items())) for kind in sorted(table)}
 
 
-def _taken_for(span: LabelledSpan, found: Sequence[LabelledSpan]) -> str:
-    beside = [other for other in found if _overlap(span, other)]
+def _taken_for(span: LabelledSpan, others: Sequence[LabelledSpan]) -> str:
+    beside = [other for other in others if other.start < span.end and span.start < other.end]
     for other in beside:
         if (other.start, other.end) == (span.start, span.end):
             return other.label
-    labels = [other.label for other in beside]
-    if span.label in labels:
-        return BOUNDARY
-    return labels[0] if labels else NOTHING
-
-
-def _overlap(one: LabelledSpan, other: LabelledSpan) -> bool:
-    return one.start < other.end and other.start < one.end
+    return BOUNDARY if any(other.label == span.label for other in beside) else NOTHING
 
 
 def evaluate_klue(predict: Predict, sentences: Sequence[tuple[str, Sequence[LabelledSpan]]]) -> KlueScores:
     """KLUE's protocol: spaces are left out, and a span that is only spaces is none.
 
     Entities are strict IOB2 over the flattened data, as `seqeval` has it with `mode="strict", scheme=IOB2`; characters
-    are compared tag by tag.
+    are compared tag by tag. KLUE's code strings all sentences together to one sequence; as a strict span begins with
+    `B-`, and each sentence's spans do, none runs on over the end of a sentence, and counting by sentence is the same.
+
+    Two things of that code are not about characters and are left out: the two O's that it adds to each sentence for
+    the marks around it, and the limit on a sentence's length.
     """
     found = predict([text for text, _ in sentences])
     tags: dict[str, list[int]] = {tag: [0, 0, 0] for tag in KLUE.tags}

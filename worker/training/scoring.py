@@ -1,19 +1,19 @@
 """Scores of an engine on a file of texts with gold spans: what `koner evaluate` tells. Needs no torch."""
 
 import json
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from worker.ner.annotate import annotate
 from worker.ner.engine import Engine
-from worker.ner.errors import EngineError
+from worker.ner.errors import EngineError, ModelError
 from worker.ner.taxonomy import OWN, load_taxonomy
 from worker.training.corpora import read_gold
 from worker.training.evaluation import Score, confusion, evaluate, evaluate_klue
-from worker.training.labels import LAYERS, LabelledSpan
+from worker.training.labels import KLUE, LAYERS, LabelledSpan
 
 SPANS: Final = "spans"
 KLUE_TAXONOMY: Final = "klue"  # and the protocol
@@ -101,44 +101,64 @@ def _figures(of: Score) -> dict[str, float]:
 
 
 def _read(path: Path, taxonomy: str, protocol: str) -> Gold:
-    first = next(islice(_rows(path), 1), None)
+    _, first = next(_rows(path), (0, None))
     if first is None:
         raise ValueError(f"{path}: no texts in it")
     if protocol == KLUE_TAXONOMY and "klue" not in first:
         raise ValueError(f"{path}: its lines hold no klue spans, which KLUE's protocol scores")
-    if "entities" in first:
-        fold = _fold(taxonomy) if taxonomy != KLUE_TAXONOMY else None
-        return [_typed(row, f"{path}, line {number}", fold) for number, row in enumerate(_rows(path), 1)]
+    if "entities" in first and protocol != KLUE_TAXONOMY:
+        labelled = any("type" not in one for _, row in _rows(path) for one in _entities(row))
+        fold = _fold(taxonomy, path) if labelled else {}
+        typed = [_typed(row, f"{path}, line {number}", fold) for number, row in _rows(path)]
+        if taxonomy == KLUE_TAXONOMY and not all(
+            f"B-{span.label}" in KLUE.tags for _, spans in typed for span in spans
+        ):
+            raise ValueError(f"{path}: its types are not KLUE's own, which the taxonomy klue gives")
+        return typed
     layer = "klue" if taxonomy == KLUE_TAXONOMY else "fine"
     if layer not in first:
         raise ValueError(f"{path}: its lines hold neither entities nor {layer}; see `koner evaluate --help`")
-    fold = _fold(taxonomy)
+    fold = _fold(taxonomy, path)
+    try:
+        gold = read_gold(path, layer)
+    except (KeyError, TypeError):
+        raise ValueError(f"{path}: its lines are not those of a KLUE development file") from None
     return [
         (text, [LabelledSpan(span.start, span.end, kind) for span in spans if (kind := fold.get(span.label))])
-        for text, spans in read_gold(path, layer)
+        for text, spans in gold
     ]
 
 
-def _fold(taxonomy: str) -> Mapping[str, str | None]:
+def _fold(taxonomy: str, path: Path) -> Mapping[str, str | None]:
+    """How the taxonomy folds the labels of a file. Raises ValueError for one that is made for other labels."""
     labels = {layer.name: tuple(dict.fromkeys(tag[2:] for tag in layer.tags[1:])) for layer in LAYERS}
     if taxonomy == OWN:
         return {label: label for label in labels["fine"]}
-    return load_taxonomy(taxonomy, labels, "the file").fold
+    try:
+        return load_taxonomy(taxonomy, labels, str(path)).fold
+    except ModelError as error:
+        raise ValueError(str(error)) from None
 
 
-def _typed(row: Mapping[str, Any], place: str, fold: Mapping[str, str | None] | None) -> tuple[str, list[LabelledSpan]]:
+def _entities(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    entities = row.get("entities")
+    return [one for one in entities if isinstance(one, dict)] if isinstance(entities, list) else []
+
+
+def _typed(row: Mapping[str, Any], place: str, fold: Mapping[str, str | None]) -> tuple[str, list[LabelledSpan]]:
     """A line's text and spans: a span's `type` as it is, or else its `label` as the taxonomy folds it."""
     try:
         text = row["text"]
+        if not isinstance(text, str):
+            raise TypeError
         spans = []
         for one in row["entities"]:
-            kind = one["type"] if "type" in one else (fold or {})[one["label"]]
-            if not 0 <= one["start"] < one["end"] <= len(text):
+            start, end = operator.index(one["start"]), operator.index(one["end"])
+            kind = one["type"] if "type" in one else fold[one["label"]]
+            if not 0 <= start < end <= len(text) or not isinstance(kind, str | None):
                 raise ValueError
             if kind:
-                spans.append(LabelledSpan(one["start"], one["end"], kind))
-        if not isinstance(text, str):
-            raise ValueError
+                spans.append(LabelledSpan(start, end, kind))
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"{place}: needs text, and entities with start, end and type (or a label of the taxonomy's) within it"
@@ -146,7 +166,8 @@ def _typed(row: Mapping[str, Any], place: str, fold: Mapping[str, str | None] | 
     return text, spans
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The lines that aren't blank, with their numbers from 1."""
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -157,4 +178,4 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 raise ValueError(f"{path}, line {number}: not JSON") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: not a JSON object")
-            yield row
+            yield number, row
