@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -277,7 +279,9 @@ def test_klues_protocol_takes_its_taxonomy_and_tells_every_tag(tiny: str, tmp_pa
     assert wrong.returncode == 2
     assert "leave one of them out" in one_line(wrong)
     file.write_text('{"text": "가", "entities": []}', encoding="utf-8")
-    assert "hold no klue spans" in one_line(koner("evaluate", str(file), "--protocol", "klue", KONER_MODEL=tiny))
+    without = koner("evaluate", str(file), "--protocol", "klue", KONER_MODEL=tiny)
+    assert without.returncode == 1
+    assert "hold no klue spans" in one_line(without)
 
 
 def test_mistakes_are_written_to_be_read_and_nowhere_else(tiny: str, tmp_path: Path) -> None:
@@ -293,6 +297,38 @@ def test_mistakes_are_written_to_be_read_and_nowhere_else(tiny: str, tmp_path: P
     assert row["text"] == "이병헌"
     assert {"start": 1, "end": 2, "text": "병", "type": "PRODUCT"} in row["missed"]
     assert "이병헌" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("protocol", "shown"),
+    [
+        ("spans", ["all (micro)", "mean (macro)", "taken for", "none", "false_spans_in_empty_texts"]),
+        ("klue", ["PS", "I-PS", "entities (macro)", "characters (macro)"]),
+    ],
+)
+def test_a_person_at_a_terminal_gets_the_scores_as_tables(
+    tiny: str, tmp_path: Path, protocol: str, shown: list[str]
+) -> None:
+    file = tmp_path / "dev.jsonl"
+    row = {"id": "1", "text": "이병헌 영화", "klue": [[0, 3, "PS"]], "fine_text": "이병헌", "fine": [[0, 3, "PS_NAME"]]}
+    file.write_text(json.dumps(row), encoding="utf-8")
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.cli", "evaluate", str(file), "--protocol", protocol],
+        env={**os.environ, "KONER_MODEL": tiny, "COLUMNS": "160", "TERM": "dumb"},
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen = b""
+    with os.fdopen(controller, "rb", buffering=0) as output, contextlib.suppress(OSError):  # its way to say the end
+        for part in iter(lambda: output.read(1 << 16), b""):
+            seen += part
+    assert process.wait(60) == 0
+    told = seen.decode()
+    assert [word for word in shown if word not in told] == []
+    assert "{" not in told
+    assert "이병헌" not in told
 
 
 @pytest.mark.parametrize(

@@ -94,22 +94,34 @@ def evaluate(
                 )
             except (OSError, ValueError) as error:
                 fail(str(error))
-        rows = [{"type": kind, **of} for kind, of in scores["types"].items()]
-        rows += [{"type": "all (micro)", **scores["micro"]}]
-        answer(scores, rows, ("type", "precision", "recall", "f1", "true"))
         if protocol == "klue":
-            figures = [{"what": name, "f1": scores["klue"][name]} for name in ("entity_macro_f1", "character_macro_f1")]
-            tags = [{"what": tag, "f1": of["f1"]} for tag, of in scores["klue"]["characters"].items()]
-            details([*figures, *tags], ("what", "f1"))
+            klue = scores["klue"]
+            answer(scores, _score_rows(klue["entities"], "entities (macro)", klue["entity_macro_f1"]), _SCORES)
+            details(_score_rows(klue["characters"], "characters (macro)", klue["character_macro_f1"]), _SCORES)
         else:
+            by_type = {**scores["types"], "all (micro)": scores["micro"]}
+            answer(scores, _score_rows(by_type, "mean (macro)", scores["macro_f1"]), _SCORES)
             details(*_confusion_table(scores["confusion"]))
+            details([scores], ("texts", "failed", "empty_texts", "false_spans_in_empty_texts"))
 
 
-def _confusion_table(confusion: Mapping[str, Mapping[str, int]]) -> tuple[list[dict[str, str | int]], list[str]]:
-    """True types down, what each was taken for across."""
-    across = sorted({kind for counts in confusion.values() for kind in counts})
-    rows: list[dict[str, str | int]] = [
-        {"taken for": kind, **{name: counts.get(name, 0) for name in across}} for kind, counts in confusion.items()
+_SCORES = ("type", "precision", "recall", "f1", "true")
+
+
+def _score_rows(
+    by_type: Mapping[str, Mapping[str, float]], mean: str, f1: float
+) -> list[dict[str, str | float | None]]:
+    rows: list[dict[str, str | float | None]] = [{"type": kind, **of} for kind, of in by_type.items()]
+    return [*rows, {**dict.fromkeys(_SCORES), "type": mean, "f1": f1}]
+
+
+def _confusion_table(
+    confusion: Mapping[str, Mapping[str, int]],
+) -> tuple[list[dict[str, str | int | None]], list[str]]:
+    """True types down, what each was taken for across; nothing where that never was."""
+    across = sorted({kind for counts in confusion.values() for kind in counts}, key=lambda kind: (kind.islower(), kind))
+    rows: list[dict[str, str | int | None]] = [
+        {"taken for": kind, **{name: counts.get(name) for name in across}} for kind, counts in confusion.items()
     ]
     return rows, ["taken for", *across]
 
