@@ -60,6 +60,7 @@ class Trainer:
     ) -> None:
         self._model, self._encoder, self._examples_of_pass = model, encoder, examples_of_pass
         self._recipe, self._noise, self._teacher = recipe, noise, teacher
+        self._bfloat16 = recipe.bfloat16 and _has_bfloat16(next(model.parameters()).device)
         encoding = list(model.encoder.parameters())
         known = {id(parameter) for parameter in encoding}
         head = [parameter for parameter in model.parameters() if id(parameter) not in known]
@@ -135,7 +136,7 @@ class Trainer:
         special = inputs["input_ids"] < len(SPECIALS)
         inputs["input_ids"] = inputs["input_ids"].masked_fill(hidden & ~special, _UNKNOWN)
         device = inputs["input_ids"].device.type
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
             logits = self._model(**inputs)
         losses = [
             cross_entropy(layer.float().flatten(0, 1), target.flatten(), ignore_index=UNLABELLED)
@@ -178,6 +179,13 @@ class Trainer:
         torch.save(stored, folder / (CHECKPOINT + ".new"))
         (folder / (CHECKPOINT + ".new")).replace(folder / CHECKPOINT)
         state.saved_at = state.seconds
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware itself computes in bfloat16: where it is emulated, a step takes many times as long."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _taught_losses(logits: Sequence[Tensor], examples: list[Example], teacher: TeacherRecipe) -> list[Tensor]:
