@@ -1,6 +1,7 @@
 """`train` from a recipe and a data folder to a model folder, in small."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from worker.training.corpora import read_gold
 from worker.training.evaluation import evaluate
 from worker.training.examples import Example
 from worker.training.export import onnx_forward
-from worker.training.labels import LAYERS
+from worker.training.gather import gather
+from worker.training.labels import FINE, LAYERS, UNLABELLED
+from worker.training.recipe import read_recipe
 from worker.training.run import train
 from worker.training.tagging import predictor, torch_forward
-from worker.training.teach import teacher_of
+from worker.training.teach import teacher_of, without_doubtful
 
 RECIPE = Path(__file__).parent / "tiny.toml"
 
@@ -116,12 +119,58 @@ def test_a_layer_that_the_teacher_lacks_is_an_error(trained, data, tmp_path):
         train(student_recipe(tmp_path, layers=[2]), tmp_path / "student", data=data, teacher=trained[0].folder)
 
 
-def test_a_teacher_labels_every_character(trained):
+def test_a_teacher_labels_every_character(trained, tmp_path):
     examples = [Example(text, np.zeros(len(text)), np.zeros(len(text))) for text in ("짧다", "조금 더 긴 글이다", "가")]
-    taught = teacher_of(trained[0].folder)(examples)
+    taught = teacher_of(trained[0].folder, tmp_path)(examples)
     assert [example.text for example in taught] == [example.text for example in examples]
     for example in taught:
         assert [logits.shape for logits in example.taught] == [(len(example.text), len(layer.tags)) for layer in LAYERS]
+
+
+def test_a_teacher_labels_no_text_twice(trained, tmp_path):
+    parts = []
+    teach = teacher_of(trained[0].folder, tmp_path, progress=parts.append)
+
+    def example(text):
+        return Example(text, np.zeros(len(text), np.int16), np.zeros(len(text), np.int16))
+
+    first = teach([example("짧다"), example("조금 더 긴 글이다")])
+    assert parts
+    assert parts[-1] == 1
+    parts.clear()
+    again = teach([example("조금 더 긴 글이다"), example("짧다")])
+    assert parts == []
+    for ours, theirs in zip(again[1].taught, first[0].taught, strict=True):
+        assert np.array_equal(ours, theirs)
+    teach([example("짧다"), example("새 글")])
+    assert parts == [1]
+
+
+def test_a_label_that_the_teacher_doubts_is_left_out_of_the_loss():
+    logits = np.zeros((3, len(FINE.tags)), np.float16)
+    logits[:, FINE.tags.index("B-PER")] = 9
+    tags = np.array([FINE.tags.index("B-PER"), 0, UNLABELLED], np.int16)
+    example = Example("가나다", tags, np.zeros(3, np.int16), (logits, logits))
+    assert without_doubtful(example, 0.1).fine.tolist() == [tags[0], UNLABELLED, UNLABELLED]
+    assert without_doubtful(example, 1e-6).fine.tolist() == tags.tolist()
+
+
+def test_texts_marked_by_hand_are_learned_but_for_those_of_the_evaluation_sets(data, tmp_path):
+    for name, text in (("by_hand", "멜로 추천"), ("by_hand", "기생충 결말"), ("never", "멜로 추천")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        line = {"text": text, "entities": [{"start": 0, "end": len(text.split()[0]), "label": "WORK"}]}
+        with (tmp_path / name / "own.jsonl").open("a", encoding="utf-8") as lines:
+            print(json.dumps(line, ensure_ascii=False), file=lines)
+    plan = replace(read_recipe(RECIPE).data, by_hand_copies=3)
+    gathered = gather(data, plan, 1, tmp_path / "never", tmp_path / "by_hand")
+    assert [example.text for example in gathered.by_hand] == ["기생충 결말"]
+    assert gathered.by_hand[0].fine.tolist()[:4] == [*[FINE.tags.index("B-WORK")], *[FINE.tags.index("I-WORK")] * 2, 0]
+    assert set(gathered.by_hand[0].klue.tolist()) == {UNLABELLED}
+    assert [example.text for example in gathered.examples(plan, 1)].count("기생충 결말") == 3
+    assert "own.jsonl" in gathered.hashes
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no texts marked by hand"):
+        gather(data, plan, 1, None, tmp_path / "empty")
 
 
 def student_recipe(folder, layers=(1,)):
@@ -129,6 +178,7 @@ def student_recipe(folder, layers=(1,)):
     (folder / "tiny.toml").write_text(RECIPE.read_text("utf-8"), "utf-8")
     head, _, rest = RECIPE.read_text("utf-8").partition("[model]")
     rest = rest.partition("[data]")[2].replace("unlabelled_reviews = 0", "unlabelled_reviews = 5")
-    teacher = f'[teacher]\nrecipe = "tiny.toml"\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 2.0\n\n[data]'
+    keys = f'recipe = "tiny.toml"\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 2.0\ndoubt = 0.05\n\n'
+    teacher = "[teacher]\n" + keys + "[data]"
     (folder / "student.toml").write_text(head + teacher + rest, "utf-8")
     return folder / "student.toml"

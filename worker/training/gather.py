@@ -5,12 +5,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Final
 
 from worker.training.corpora import Sentence, canonical, read_klue, read_lines, read_multiconer, read_reviews
 from worker.training.examples import Example, example_of
+from worker.training.labels import FINE
+from worker.training.own_lines import read_own_lines
 from worker.training.projection import count_occurrences, project_all, read_forms
 from worker.training.queries import QueryWords, gather_words, make_queries
 from worker.training.recipe import DataRecipe
@@ -34,6 +37,7 @@ class TrainingData:
     """What every pass shows, what each pass draws from, and the sentences kept aside."""
 
     always: tuple[Example, ...]
+    by_hand: tuple[Example, ...]
     reviews: tuple[Example, ...]
     utterances: tuple[Example, ...]
     multiconer: tuple[Example, ...]
@@ -56,26 +60,32 @@ class TrainingData:
             *make_queries(self.words, recipe.queries, random),
             *make_reviews(self.words, recipe.marked_reviews, random),
         ]
-        return [*self.always, *map(example_of, made), *drawn]
+        return [*self.always, *self.by_hand * recipe.by_hand_copies, *map(example_of, made), *drawn]
 
     def taught(self, teach: Callable[[Sequence[Example]], list[Example]]) -> "TrainingData":
-        """The same with a teacher's labels beside the data's own, wherever texts aren't made anew each pass."""
+        """The same with a teacher's labels beside the data's own, but for texts marked by hand or made anew."""
+        groups = (self.always, self.reviews, self.utterances, self.multiconer, self.unlabelled)
+        taught = iter(teach([example for group in groups for example in group]))
+        always, reviews, utterances, multiconer, unlabelled = (tuple(islice(taught, len(group))) for group in groups)
         return replace(
             self,
-            always=tuple(teach(self.always)),
-            reviews=tuple(teach(self.reviews)),
-            utterances=tuple(teach(self.utterances)),
-            multiconer=tuple(teach(self.multiconer)),
-            unlabelled=tuple(teach(self.unlabelled)),
+            always=always,
+            reviews=reviews,
+            utterances=utterances,
+            multiconer=multiconer,
+            unlabelled=unlabelled,
         )
 
 
-def gather(folder: Path, recipe: DataRecipe, seed: int, never: Path | None = None) -> TrainingData:
+def gather(
+    folder: Path, recipe: DataRecipe, seed: int, never: Path | None = None, by_hand: Path | None = None
+) -> TrainingData:
     """Read the folder's files, project the fine labels, and find text without entities.
 
-    Reviews and KLUE sentences that stand in the evaluation sets of the folder `never` are left out.
+    Texts of the evaluation sets in the folder `never` are left out. `by_hand` is a folder of JSON lines marked for the
+    eleven labels.
 
-    Raises FileNotFoundError naming what is missing.
+    Raises FileNotFoundError naming what is missing, and ValueError with the line that isn't marked as it should be.
     """
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
@@ -98,9 +108,13 @@ def gather(folder: Path, recipe: DataRecipe, seed: int, never: Path | None = Non
     names = [name for found in words.by_hand.values() for name in found]
     plain_reviews = without_entities(reviews, forms, names, recipe.reviews * _POOL, random)
     plain_utterances = without_entities(utterances, forms, names, recipe.utterances * _POOL, random)
+    marked = sorted(by_hand.glob("*.jsonl")) if by_hand else []
+    if by_hand and not marked:
+        raise FileNotFoundError(f"{by_hand}: no texts marked by hand (*.jsonl) in it")
     unlabelled = random.sample(reviews, min(recipe.unlabelled_reviews * _POOL, len(reviews)))
     return TrainingData(
         always=tuple(map(example_of, [*project_all(shown, forms), *gold * recipe.gold_copies])),
+        by_hand=tuple(map(example_of, (one for path in marked for one in _marked(path) if one.text not in held_out))),
         reviews=tuple(unmarked_example(sentence, seen) for sentence in plain_reviews),
         utterances=tuple(unmarked_example(sentence, seen) for sentence in plain_utterances),
         multiconer=tuple(multiconer_example(sentence, forms, titles) for sentence in multiconer),
@@ -108,7 +122,9 @@ def gather(folder: Path, recipe: DataRecipe, seed: int, never: Path | None = Non
         words=words,
         kept_aside=tuple(with_fine[index] for index in kept_aside),
         texts=_vocabulary_texts(train, dev, multiconer, reviews, utterances),
-        hashes={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES},
+        hashes={
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in [*map(folder.joinpath, FILES), *marked]
+        },
     )
 
 
@@ -117,6 +133,12 @@ def character_table(texts: tuple[str, ...]) -> str:
     counts = Counter("".join(texts))
     common = [(-count, character) for character, count in counts.items() if count >= _FEWEST_OF_CHARACTER]
     return "".join(character for _, character in sorted(common))
+
+
+def _marked(path: Path) -> list[Sentence]:
+    labels = {tag[2:]: tag[2:] for tag in FINE.tags[1:]}
+    texts, _ = read_own_lines(path, labels, tuple(labels))
+    return [Sentence(own.text, own.spans, None) for own in texts]
 
 
 def _held_out(folder: Path) -> frozenset[str]:

@@ -40,6 +40,8 @@ class DataRecipe:
     multiconer: int
     marked_reviews: int  # synthetic, with entities
     unlabelled_reviews: int  # for the teacher to label; 0 without one
+    by_hand: str  # folder of texts marked by hand (*.jsonl), relative to the recipe; "" for none
+    by_hand_copies: int  # how often a pass shows each of them
     never: str  # folder of evaluation sets whose texts are left out, relative to the recipe; "" for none
 
 
@@ -51,6 +53,7 @@ class TeacherRecipe:
     layers: list[int]  # of the teacher's encoder, that the student keeps
     weight: float  # of the teacher's labels in the loss; the data's own have 1
     temperature: float  # that both sides' logits are divided by
+    doubt: float  # projected labels to which the teacher gives a lower probability are left out of the loss; 0 for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class LoopRecipe:
     warm_up: float  # part of the run
     dropout: float  # in the head
     piece_dropout: float  # pieces hidden as <unk>
-    bfloat16: bool
+    bfloat16: bool  # where the hardware computes in it; float32 elsewhere
     checkpoint_minutes: float
 
 

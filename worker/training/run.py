@@ -11,7 +11,7 @@ from typing import Final
 
 import torch
 
-from worker.ner.network import ONNX_WEIGHTS, write_revision
+from worker.ner.network import ONNX_WEIGHTS, WEIGHTS, write_revision
 from worker.training.evaluation import SpanScores, evaluate
 from worker.training.export import export_onnx, onnx_forward
 from worker.training.gather import TrainingData, character_table, gather
@@ -60,19 +60,23 @@ def train(
         raise FileExistsError(f"{run}: holds an earlier run; take it up with --resume, or choose another folder")
     run.mkdir(parents=True, exist_ok=True)
     never = recipe.parent / plan.data.never if plan.data.never else None
-    gathered = gather(data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never)
+    by_hand = recipe.parent / plan.data.by_hand if plan.data.by_hand else None
+    gathered = gather(data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never, by_hand)
     log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
     if plan.teacher:
         teacher = teacher or _trained_teacher(recipe.parent / plan.teacher.recipe, run, data, base, progress)
         begun = start_from(teacher, plan.teacher.layers, plan.loop)
         log.info("labelling with the teacher %s", teacher)
-        gathered = gathered.taught(teacher_of(teacher))
+        gathered = gathered.taught(teacher_of(teacher, run, plan.teacher.doubt))
     elif plan.model:
         wheel = base or (recipe.parent / plan.model.base if plan.model.base else None)
         begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
     log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
     _fit(plan, begun, gathered, run, resume, progress)
-    return _write(plan, begun, gathered, code, out)
+    made_by = {"recipe": plan.sha256, "code": code}
+    if teacher:
+        made_by["teacher"] = hashlib.sha256((teacher / WEIGHTS).read_bytes()).hexdigest()
+    return _write(plan, begun, gathered, made_by, out)
 
 
 def _trained_teacher(
@@ -112,12 +116,8 @@ def _fit(
     begun.model.cpu()
 
 
-def _write(plan: Recipe, begun: Start, gathered: TrainingData, code: str, out: Path) -> Trained:
-    hashes = {
-        "recipe": plan.sha256,
-        "code": code_sha256(),
-        **{f"data/{name}": digest for name, digest in gathered.hashes.items()},
-    }
+def _write(plan: Recipe, begun: Start, gathered: TrainingData, made_by: dict[str, str], out: Path) -> Trained:
+    hashes = made_by | {f"data/{name}": digest for name, digest in gathered.hashes.items()}
     begun.model.save(
         out, name=plan.name, tokenizer_json=begun.tokenizer_json, characters=begun.characters, trained_on=hashes
     )
@@ -133,8 +133,9 @@ def code_sha256() -> str:
     """The SHA-256 over the files of the two rooms that decide what training makes."""
     digest = hashlib.sha256()
     for room in ("worker.ner", "worker.training"):
-        for path in sorted(Path(str(files(room))).glob("*.*")):
-            digest.update(path.name.encode() + path.read_bytes())
+        for path in sorted(Path(str(files(room))).rglob("*.*")):
+            if path.suffix in (".py", ".toml", ".txt"):
+                digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """A teacher's labels for a student to learn: logits for every character, from the teacher's int8 ONNX file."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,31 +9,81 @@ from typing import Final
 import numpy as np
 
 from worker.ner.encoding import CharacterEncoder
-from worker.training.examples import Example
+from worker.ner.network import ONNX_WEIGHTS
+from worker.training.examples import Example, Float16
 from worker.training.export import onnx_forward
+from worker.training.labels import UNLABELLED
 
 _CHARACTERS: Final = 900  # in a batch, padding counted
+Labels = dict[str, tuple[Float16, ...]]  # text -> logits [C, tags] of each layer
+TAUGHT: Final = "taught.npz"
 
 
-def teacher_of(folder: Path) -> Callable[[Sequence[Example]], list[Example]]:
-    """A function from examples to the same ones with the logits of the model folder, as float16."""
-    encoder, forward = CharacterEncoder.from_folder(folder), onnx_forward(folder)
+def teacher_of(
+    folder: Path, kept: Path, doubt: float = 0.0, progress: Callable[[float], None] = lambda part: None
+) -> Callable[[Sequence[Example]], list[Example]]:
+    """A function from examples to the same ones with the logits of the model folder, as float16.
+
+    A fine label to which the teacher gives a probability below `doubt` is left out of the loss. The logits are kept in
+    `TAUGHT` in the folder `kept`, so that the same teacher labels no text twice. `progress` gets the part that is done.
+    """
 
     def teach(examples: Sequence[Example]) -> list[Example]:
-        taught = list(examples)
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].text))
-        at = 0
-        while at < len(order):
-            end = at + 1
-            while end < len(order) and (end + 1 - at) * len(examples[order[end]].text) <= _CHARACTERS:
-                end += 1
-            indices = order[at:end]
-            texts = [examples[i].text for i in indices]
-            logits = forward(encoder.collate(encoder.encode(texts)))
-            for row, i in enumerate(indices):
-                of_layers = tuple(layer[row, : len(texts[row])].astype(np.float16) for layer in logits)
-                taught[i] = replace(examples[i], taught=of_layers)
-            at = end
-        return taught
+        digest = hashlib.sha256((folder / ONNX_WEIGHTS).read_bytes()).hexdigest()
+        labels = _read(kept / TAUGHT, digest)
+        missing = sorted({example.text for example in examples} - labels.keys(), key=lambda text: (len(text), text))
+        if missing:
+            labels |= _label(folder, missing, progress)
+            _write(kept / TAUGHT, digest, labels)
+        taught = [replace(example, taught=labels[example.text]) for example in examples]
+        return [without_doubtful(example, doubt) for example in taught] if doubt else taught
 
     return teach
+
+
+def without_doubtful(example: Example, doubt: float) -> Example:
+    """The example without the fine labels that its teacher gives a lower probability than `doubt`."""
+    logits = example.taught[0].astype(np.float32)
+    likely = np.exp(logits - logits.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    labelled = example.fine != UNLABELLED
+    given = likely[np.arange(len(logits)), np.where(labelled, example.fine, 0)]
+    return replace(example, fine=np.where(labelled & (given < doubt), np.int16(UNLABELLED), example.fine))
+
+
+def _label(folder: Path, texts: Sequence[str], progress: Callable[[float], None]) -> Labels:
+    """The logits of each text; texts of like length should stand together."""
+    encoder, forward = CharacterEncoder.from_folder(folder), onnx_forward(folder)
+    labels: Labels = {}
+    at = 0
+    while at < len(texts):
+        end = at + 1
+        while end < len(texts) and (end + 1 - at) * len(texts[end]) <= _CHARACTERS:
+            end += 1
+        batch = texts[at:end]
+        logits = forward(encoder.collate(encoder.encode(batch)))
+        for row, text in enumerate(batch):
+            labels[text] = tuple(layer[row, : len(text)].astype(np.float16) for layer in logits)
+        at = end
+        progress(at / len(texts))
+    return labels
+
+
+def _write(path: Path, digest: str, labels: Labels) -> None:
+    layers = {f"layer{n}": np.concatenate(of_layer) for n, of_layer in enumerate(zip(*labels.values(), strict=True))}
+    with path.with_suffix(".new").open("wb") as file:
+        np.savez(file, allow_pickle=False, digest=np.array(digest), texts=np.array("\n".join(labels)), **layers)
+    path.with_suffix(".new").replace(path)
+
+
+def _read(path: Path, digest: str) -> Labels:
+    """What `_write` wrote for the same teacher; nothing if there is no such file."""
+    if not path.exists():
+        return {}
+    with np.load(path) as stored:
+        if str(stored["digest"]) != digest:
+            return {}
+        texts = str(stored["texts"]).split("\n")
+        ends = np.cumsum([len(text) for text in texts])[:-1]
+        layers = [np.split(stored[name], ends) for name in sorted(stored.files) if name.startswith("layer")]
+    return dict(zip(texts, zip(*layers, strict=True), strict=True))
