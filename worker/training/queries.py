@@ -104,7 +104,7 @@ _AMOUNTS: Final[Mapping[str, Callable[[Random], str]]] = {
 _NAMED: Final = ("PER", "WORK", "ORG", "LOC", "EVENT", "PRODUCT")
 _SURNAMES: Final = "김이박최정강조윤장임한오서신권황안송전홍유고문양손배백허남심노하곽성차주우구민진지엄채원천방공현"
 _KOREAN_NAME: Final = re.compile(f"[{_SURNAMES}][가-힣]{{2}}")
-_BY_HAND: Final = 0.4  # how often a name comes from the list by hand rather than from the corpora
+_BY_HAND: Final = 0.6  # how often a name comes from the list by hand rather than from the corpora
 _RUN_TOGETHER: Final = 0.03  # how often a query has no space at all, not even between or inside names
 _INVENTED: Final = 0.2  # how often a person is a made-up Korean name
 
@@ -124,8 +124,8 @@ def gather_words(forms: Forms, tagged: Iterable[Sentence], titles: Set[str]) -> 
 
     Of the works in those, only `titles` count.
     """
-    table = tomllib.loads((files("worker.training") / "query_words.toml").read_text("utf-8"))
-    unmarked = {word for words in table["words"].values() for word in words}
+    by_hand, words = read_words()
+    unmarked = {word for known in words.values() for word in known}
     names: dict[str, set[str]] = {label: set() for label in _NAMED}
     for form, labels in forms.counts.items():
         best = max(labels, key=lambda label: labels[label])
@@ -140,10 +140,23 @@ def gather_words(forms: Forms, tagged: Iterable[Sentence], titles: Set[str]) -> 
     korean = [name for name in sorted(names["PER"]) if _KOREAN_NAME.fullmatch(name)]
     return QueryWords(
         from_corpora={label: sorted(found) for label, found in names.items()},
-        by_hand=table["entities"],
-        words=table["words"],
+        by_hand=by_hand,
+        words=words,
         syllables="".join(name[1:] for name in korean),
     )
+
+
+def read_words() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The names by label and the unmarked words by slot: those of `query_words.toml` and of `words/NAME.txt`."""
+    room = files("worker.training")
+    table = tomllib.loads((room / "query_words.toml").read_text("utf-8"))
+    entities, words = table["entities"], table["words"]
+    for known in (entities, words):
+        for name in known:
+            more = room / "words" / f"{name}.txt"
+            lines = more.read_text("utf-8").splitlines() if more.is_file() else []
+            known[name] = list(dict.fromkeys([*known[name], *lines]))
+    return entities, words
 
 
 def make_queries(words: QueryWords, count: int, random: Random) -> list[Sentence]:
