@@ -153,6 +153,25 @@ def test_a_wrong_recipe_is_one_clear_line(tmp_path: Path) -> None:
     assert one_line(done)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "RECIPE or --from MODEL: give one"),
+        (("pyproject.toml", "--from", "bundled"), "RECIPE or --from MODEL: they are two ways to train"),
+        (("pyproject.toml", "--labels", "pyproject.toml"), "--labels goes with --from"),
+        (("pyproject.toml", "--data", "pyproject.toml"), "--data pyproject.toml: a recipe takes a folder of texts"),
+        (("--from", "bundled"), "--from needs --data FILE as well"),
+        (("--from", "bundled", "--data", "pyproject.toml"), "--from needs --labels FILE as well"),
+        (("--from", "bundled", "--data", "docs", "--labels", "pyproject.toml"), "--data docs: a folder"),
+        (("--from", "bundled", "--teacher", "docs"), "--teacher goes with a RECIPE"),
+    ],
+)
+def test_two_ways_to_train_that_are_mixed_are_one_clear_line(arguments: tuple[str, ...], told: str) -> None:
+    done = koner("train", *arguments, "--out", "never-made")
+    assert done.returncode == 2
+    assert one_line(done).startswith(told)
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _READS_ONE_BYTE, sys.executable], capture_output=True, text=True, check=True, timeout=60

@@ -11,6 +11,7 @@ from fake_engine import POISON, FakeEngine
 
 from worker.ner.engine import Encoded
 from worker.records import Entity, Span
+from worker.training.labels import FINE
 from worker.training.scoring import score
 
 KLUES = {"PER": "PS", "LOC": "LC", "DATE": "DT"}
@@ -89,6 +90,14 @@ def test_a_taxonomy_for_other_labels_scores_types_and_refuses_labels_in_one_line
     assert list(told(typed, taxonomy=str(taxonomy))["types"]) == ["film"]
     with pytest.raises(ValueError, match=r"own\.toml does not fit the labels of .*labelled\.jsonl"):
         told(gold(tmp_path / "labelled.jsonl", ("영화", [(0, 2, "PER")])), taxonomy=str(taxonomy))
+
+
+def test_a_taxonomy_with_more_labels_than_the_bundled_models_folds_those_too(tmp_path: Path) -> None:
+    taxonomy = tmp_path / "own.toml"
+    names = [tag[2:] for tag in FINE.tags if tag.startswith("B-")]
+    taxonomy.write_text("[types]\n" + "".join(f'{name} = "{name}"\n' for name in [*names, "GENRE"]), encoding="utf-8")
+    file = gold(tmp_path / "gold.jsonl", ("송강호 멜로", [(0, 3, "PER"), (4, 6, "GENRE")]))
+    assert set(told(file, taxonomy=str(taxonomy))["types"]) >= {"PER", "GENRE"}
 
 
 def test_files_are_scored_together_and_texts_without_entities_counted(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from worker.cli.answers import answer, clear_errors, details, fail, print_json, progress
+from worker.cli.answers import WRONG_CALL, answer, clear_errors, details, fail, print_json, progress
 from worker.cli.loading import engine_of, settings_of
 from worker.cli.options import Device, EngineName, Model, Plain, Taxonomy
+
+if TYPE_CHECKING:
+    from worker.training.loop import Step
 
 
 def annotate(
@@ -179,45 +182,115 @@ def bench(
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="TOML file that says how to train.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the model to write.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True, dir_okay=False, help="TOML file that says how to train a model anew.", show_default=False
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="bundled, or a folder: train that further, on your own.", show_default=False
+        ),
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the texts, instead of the recipe's.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            help="With --from: JSON lines with text and entities. With a recipe: folder of the texts, instead of its.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="With --from: taxonomy file with all the labels that the new model will tell apart.",
+            show_default=False,
+        ),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Wheel of the base model, instead of the recipe's.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="With a recipe: wheel of the base model, instead of the recipe's.",
+            show_default=False,
+        ),
     ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(
-            exists=True, file_okay=False, help="Model folder of the teacher, instead of training the recipe's."
+            exists=True,
+            file_okay=False,
+            help="With a recipe: model folder of the teacher, instead of training the recipe's.",
+            show_default=False,
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
 ) -> None:
-    """Train a model by a recipe; prints the folder, revision and scores as JSON."""
+    """Train a model by a recipe, or one further on your own labels; prints the folder, revision and scores as JSON.
+
+    koner train RECIPE --out FOLDER, or koner train --from bundled --data mine.jsonl --labels mine.toml --out FOLDER
+    """
     with clear_errors():
+        _check_training(recipe, start, data, labels, recipe_only={"--base": base, "--teacher": teacher})
         from worker import logs
 
         logs.configure("auto")
         try:
+            from worker.ner.errors import ModelError
+            from worker.training.further import train_further
             from worker.training.run import train as train_model
         except ModuleNotFoundError as error:
             fail(f"training needs {error.name}: pip install 'koner-stream[train]'")
+        trained: Any
         with progress("training") as advance:
+
+            def show(step: "Step") -> None:
+                advance(step.part, f"step {step.step:,}, loss {step.loss:.3f}")
+
             try:
-                trained = train_model(
-                    recipe,
-                    out,
-                    data=data,
-                    base=base,
-                    teacher=teacher,
-                    resume=resume,
-                    progress=lambda step: advance(step.part, f"step {step.step:,}, loss {step.loss:.3f}"),
-                )
-            except (OSError, ValueError) as error:
+                if start and data and labels:
+                    texts = _texts(None, plain=False)
+                    trained = train_further(start, data, labels, out, rehearsal=texts, resume=resume, progress=show)
+                elif recipe:
+                    trained = train_model(
+                        recipe, out, data=data, base=base, teacher=teacher, resume=resume, progress=show
+                    )
+            except (OSError, ValueError, ModelError) as error:
                 fail(str(error))
         print_json(asdict(trained))
+
+
+def _check_training(
+    recipe: Path | None,
+    start: str | None,
+    data: Path | None,
+    labels: Path | None,
+    recipe_only: Mapping[str, Path | None],
+) -> None:
+    """End with one line where options of the two ways to train are mixed, or some are missing."""
+    if (recipe is None) == (start is None):
+        both = "they are two ways to train; give one" if recipe else "give one: a recipe trains anew, --from further"
+        fail(f"RECIPE or --from MODEL: {both}", WRONG_CALL)
+    if start is None:
+        if labels:
+            fail("--labels goes with --from; a recipe's labels are the bundled model's", WRONG_CALL)
+        if data and not data.is_dir():
+            fail(f"--data {data}: a recipe takes a folder of texts; a file of your own goes with --from", WRONG_CALL)
+        return
+    for name, value in recipe_only.items():
+        if value:
+            fail(f"{name} goes with a RECIPE, not with --from", WRONG_CALL)
+    for name, file in {"--data": data, "--labels": labels}.items():
+        if file is None:
+            fail(f"--from needs {name} FILE as well", WRONG_CALL)
+        if file.is_dir():
+            fail(f"{name} {file}: a folder; --from takes a file", WRONG_CALL)
 
 
 def _texts(file: Path | None, plain: bool) -> list[str]:

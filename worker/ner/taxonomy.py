@@ -2,6 +2,7 @@
 
 layer = "fine"            # the label layer of the model that is read; may be left out
 dropped = ["QUANTITY"]    # labels that give no entity
+marked = ["GENRE"]        # only read by `koner train --from`: labels that the user's texts are marked for
 [types]                   # label = type; types keep this order
 PER = "PER"
 WORK = "PRODUCT"
@@ -34,6 +35,23 @@ class Taxonomy:
         return tuple(dict.fromkeys(kind for kind in self.fold.values() if kind is not None))
 
 
+@dataclass(frozen=True, slots=True)
+class TaxonomyFile:
+    """What a taxonomy file says, not yet held against a model."""
+
+    fold: Mapping[str, str | None]
+    layer: str | None
+    marked: tuple[str, ...] | None
+
+
+def read_taxonomy(path: Path) -> TaxonomyFile:
+    """Read a TOML file. Raises `ModelError` with one line where it isn't a taxonomy."""
+    try:
+        return _file(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read ({type(error).__name__})") from None
+
+
 def load_taxonomy(name: str, layers: Mapping[str, tuple[str, ...]], model: str) -> Taxonomy:
     """Read `seed`, `movies`, `klue`, `own` (the model's labels as they are) or a TOML file, for a model's label layers.
 
@@ -46,28 +64,35 @@ def load_taxonomy(name: str, layers: Mapping[str, tuple[str, ...]], model: str) 
     known = ", ".join((*SHIPPED, OWN))
     if name in SHIPPED:
         title, place = name, f"taxonomy {name}"
-        text = (files("worker.ner") / "taxonomies" / f"{name}.toml").read_text("utf-8")
+        read = _file((files("worker.ner") / "taxonomies" / f"{name}.toml").read_text("utf-8"), place)
     else:
         path = Path(name)
         if not path.is_file():
             raise ModelError(f"taxonomy {name}: neither one of {known} nor a TOML file")
         title, place = path.stem, str(path)
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{place}: cannot be read ({type(error).__name__})") from None
+        read = read_taxonomy(path)
+    layer = choose_layer(read.layer, layers, place, model)
+    _compare(read.fold, layers[layer], place, layer, model)
+    return Taxonomy(title, layer, read.fold)
+
+
+def _file(text: str, place: str) -> TaxonomyFile:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{place}: not TOML ({error})") from None
-    fold, asked = _fold(table, place)
-    layer = _choose_layer(asked, layers, place, model)
-    _compare(fold, layers[layer], place, layer, model)
-    return Taxonomy(title, layer, fold)
+    fold, layer = _fold(table, place)
+    marked = table.get("marked")
+    if marked is None:
+        return TaxonomyFile(fold, layer, None)
+    known = isinstance(marked, list) and all(isinstance(label, str) and label in fold for label in marked)
+    if not known or not marked:
+        raise ModelError(f"{place}: marked must be a list of labels that stand in [types] or in dropped")
+    return TaxonomyFile(fold, layer, tuple(dict.fromkeys(marked)))
 
 
 def _fold(table: Mapping[str, Any], place: str) -> tuple[dict[str, str | None], str | None]:
-    unknown = sorted(set(table) - {"layer", "dropped", "types"})
+    unknown = sorted(set(table) - {"layer", "dropped", "marked", "types"})
     if unknown:
         raise ModelError(f"{place}: unknown key {', '.join(unknown)}; a taxonomy has layer, dropped and [types]")
     types = table.get("types")
@@ -90,7 +115,8 @@ def _fold(table: Mapping[str, Any], place: str) -> tuple[dict[str, str | None], 
     return {**types, **dict.fromkeys(dropped)}, layer
 
 
-def _choose_layer(asked: str | None, layers: Mapping[str, tuple[str, ...]], place: str, model: str) -> str:
+def choose_layer(asked: str | None, layers: Mapping[str, tuple[str, ...]], place: str, model: str) -> str:
+    """The layer that a taxonomy asks for; the first if it doesn't. Raises `ModelError` for one the model lacks."""
     if asked is None or len(layers) == 1:
         return next(iter(layers))
     if asked not in layers:

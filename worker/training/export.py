@@ -1,5 +1,6 @@
 """The tagger as an int8 ONNX file, and as a function that runs it."""
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any, Final, cast
@@ -48,13 +49,17 @@ def export_onnx(folder: Path) -> Path:
             custom_opsets={"com.microsoft": 1},
             dynamo=False,
         )
-        quantize_dynamic(
-            whole,
-            folder / ONNX_WEIGHTS,
-            op_types_to_quantize=["MatMul", "Attention"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
+        logging.disable(logging.WARNING)  # it tells the root logger of each tensor that it leaves in float
+        try:
+            quantize_dynamic(
+                whole,
+                folder / ONNX_WEIGHTS,
+                op_types_to_quantize=["MatMul", "Attention"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
     return folder / ONNX_WEIGHTS
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from worker.ner.annotate import annotate
 from worker.ner.engine import Engine
 from worker.ner.errors import EngineError, ModelError
-from worker.ner.taxonomy import OWN, load_taxonomy
+from worker.ner.taxonomy import OWN, SHIPPED, load_taxonomy, read_taxonomy
 from worker.training.corpora import read_gold
 from worker.training.evaluation import Score, confusion, evaluate, evaluate_klue
 from worker.training.labels import KLUE, LAYERS, LabelledSpan
@@ -130,11 +130,17 @@ def _read(path: Path, taxonomy: str, protocol: str) -> Gold:
 
 
 def _fold(taxonomy: str, path: Path) -> Mapping[str, str | None]:
-    """How the taxonomy folds the labels of a file. Raises ValueError for one that is made for other labels."""
+    """How the taxonomy folds the labels of a file. Raises ValueError for one that lacks some of the bundled model's.
+
+    A taxonomy file may name more: those of a model that was trained further.
+    """
     labels = {layer.name: tuple(dict.fromkeys(tag[2:] for tag in layer.tags[1:])) for layer in LAYERS}
     if taxonomy == OWN:
         return {label: label for label in labels["fine"]}
     try:
+        if taxonomy not in SHIPPED and Path(taxonomy).is_file():
+            fold = read_taxonomy(Path(taxonomy)).fold
+            labels["fine"] += tuple(label for label in fold if label not in labels["fine"])
         return load_taxonomy(taxonomy, labels, str(path)).fold
     except ModelError as error:
         raise ValueError(str(error)) from None
