@@ -10,7 +10,7 @@ from model_folder import make_model_folder
 
 from worker.ner.encoding import CharacterEncoder
 from worker.ner.network import ONNX_WEIGHTS, CharacterTagger
-from worker.training.export import _Encoder, _Table, onnx_forward
+from worker.training.export import _Encoder, _largest_inputs, _Smooth, _Table, onnx_forward
 
 TEXTS = ["이병헌은 서울에서 영화를 보고 부산 바다로 2019년", "영화", "", "가나다 라마바사"]
 
@@ -31,14 +31,26 @@ def batch(folder):
     return encoder.collate(encoder.encode(TEXTS))
 
 
-def test_the_exported_encoder_computes_the_states_of_the_network(model, batch):
+@pytest.mark.parametrize("texts", [[], TEXTS[:2]])
+def test_the_exported_encoder_computes_the_states_of_the_network(folder, model, batch, texts):
+    largest = _largest_inputs(model, CharacterEncoder.from_folder(folder), texts)
     pieces = {name: torch.from_numpy(batch[name]) for name in ("input_ids", "attention_mask")}
     assert not pieces["attention_mask"].all()  # there is padding to hide
     with torch.inference_mode():
         expected = model.encoder(**pieces).last_hidden_state
-        states = _Encoder(model.encoder)(**pieces).last_hidden_state
+        states = _Encoder(model.encoder, largest)(**pieces).last_hidden_state
     shown = pieces["attention_mask"].bool()
     torch.testing.assert_close(states[shown], expected[shown], atol=0.02, rtol=0)  # tables in int8, the rest as it is
+
+
+def test_large_channels_are_made_smaller_by_what_their_weights_are_made_larger():
+    weight, bias = torch.randn(5, 4), torch.randn(5)
+    states = torch.randn(9, 4) * torch.tensor([1.0, 100.0, 1.0, 0.0])
+    smooth = _Smooth(weight, bias, states.abs().amax(0))
+    torch.testing.assert_close(smooth(states), torch.nn.functional.linear(states, weight, bias))
+    spread = (states * smooth.smaller).abs().amax(0)[:3]
+    assert spread.max() / spread.min() < 10
+    assert torch.equal(_Smooth(weight, bias, None).weight, weight)
 
 
 def test_a_table_gives_back_its_rows_within_half_a_step():
