@@ -1,5 +1,6 @@
 """A wrong recipe is refused with the key that is wrong."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,33 @@ TINY = Path(__file__).parent / "tiny.toml"
 BUNDLED = Path(__file__).parents[2] / "recipes" / "bundled.toml"
 
 
-def test_the_bundled_recipe_is_whole():
-    recipe = read_recipe(BUNDLED)
-    assert recipe.teacher
-    assert recipe.model is None
-    assert read_recipe(BUNDLED.parent / recipe.teacher.recipe).model.layers > len(recipe.teacher.layers)
+def test_the_bundled_recipe_is_whole_and_so_are_those_it_begins_with():
+    chain = [BUNDLED]
+    while teacher := read_recipe(chain[-1]).teacher:
+        chain.append(BUNDLED.parent / teacher.recipe)
+    assert [path.stem for path in chain] == ["bundled", "student", "teacher"]
+    layers = read_recipe(chain[-1]).model.layers
+    for path in reversed(chain[:-1]):
+        kept = read_recipe(path).teacher.layers
+        assert set(kept) <= set(range(layers))
+        layers = len(kept)
+
+
+def test_the_texts_marked_by_hand_are_there_and_none_is_of_an_evaluation_set():
+    recipe = read_recipe(BUNDLED).data
+    texts = {path.stem: read_texts(path) for path in (BUNDLED.parent / recipe.by_hand).glob("*.jsonl")}
+    assert {name: len(found) for name, found in texts.items()} == {
+        "reviews": 4533,
+        "queries": 3231,
+        "written_reviews": 484,
+    }
+    kept = {text for path in (BUNDLED.parent / recipe.never).glob("*.jsonl") for text in read_texts(path)}
+    assert len(kept) > 1000
+    assert not kept & {text for found in texts.values() for text in found}
+
+
+def read_texts(path):
+    return [json.loads(line)["text"].strip() for line in path.read_text("utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(

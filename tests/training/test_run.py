@@ -171,6 +171,9 @@ def test_texts_marked_by_hand_are_learned_but_for_those_of_the_evaluation_sets(d
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no texts marked by hand"):
         gather(data, plan, 1, None, tmp_path / "empty")
+    (tmp_path / "empty" / "own.jsonl").touch()
+    with pytest.raises(ValueError, match="no texts in it"):
+        gather(data, plan, 1, None, tmp_path / "empty")
 
 
 def student_recipe(folder, layers=(1,)):

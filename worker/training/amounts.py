@@ -85,7 +85,7 @@ def quantity(random: Random) -> str:
         lambda: f"{random.choice((3, 4, 5, 6, 7, 10, 13))}살",
         lambda: f"{random.choice((10, 20, 30, 40, 50))}대",
         lambda: f"{random.randint(1, 9)}편",
-        lambda: f"시즌{random.choice(('', ' '))}{random.randint(1, 9)}",
+        lambda: f"{random.randint(2, 50)}부작",
         lambda: f"{random.randint(1, 24)}화",
         lambda: f"{random.choice(('천만', '100만', '1000만', '500만'))}",
     )

@@ -117,7 +117,7 @@ def gather(
         by_hand=tuple(map(example_of, (one for path in marked for one in _marked(path) if one.text not in held_out))),
         reviews=tuple(unmarked_example(sentence, seen) for sentence in plain_reviews),
         utterances=tuple(unmarked_example(sentence, seen) for sentence in plain_utterances),
-        multiconer=tuple(multiconer_example(sentence, forms, titles) for sentence in multiconer),
+        multiconer=tuple(multiconer_example(one, forms, titles) for one in (multiconer if recipe.multiconer else ())),
         unlabelled=tuple(example_of(Sentence(text[:_LONGEST], None, None)) for text in unlabelled),
         words=words,
         kept_aside=tuple(with_fine[index] for index in kept_aside),
@@ -138,6 +138,8 @@ def character_table(texts: tuple[str, ...]) -> str:
 def _marked(path: Path) -> list[Sentence]:
     labels = {tag[2:]: tag[2:] for tag in FINE.tags[1:]}
     texts, _ = read_own_lines(path, labels, tuple(labels))
+    if not texts:
+        raise ValueError(f"{path}: no texts in it")
     return [Sentence(own.text, own.spans, None) for own in texts]
 
 

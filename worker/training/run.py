@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import torch
@@ -17,6 +18,7 @@ from worker.training.export import export_onnx, onnx_forward
 from worker.training.gather import TrainingData, character_table, gather
 from worker.training.labels import LAYERS
 from worker.training.loop import Step, Trainer
+from worker.training.queries import make_queries
 from worker.training.recipe import Recipe, read_recipe
 from worker.training.start import Start, start, start_from
 from worker.training.tagging import Forward, predictor, torch_forward
@@ -121,12 +123,19 @@ def _write(plan: Recipe, begun: Start, gathered: TrainingData, made_by: dict[str
     begun.model.save(
         out, name=plan.name, tokenizer_json=begun.tokenizer_json, characters=begun.characters, trained_on=hashes
     )
-    export_onnx(out)
+    export_onnx(out, _usual_texts(plan, gathered))
     revision = write_revision(out)
     scores = _score(torch_forward(begun.model), begun, gathered)
     scores_int8 = _score(onnx_forward(out), begun, gathered)
     log.info("F1 %.4f micro, int8 %.4f", scores.micro.f1, scores_int8.micro.f1)
     return Trained(out, revision, scores.micro.f1, scores_int8.micro.f1)
+
+
+def _usual_texts(plan: Recipe, gathered: TrainingData) -> list[str]:
+    """Some texts of each kind that the model is for."""
+    made = make_queries(gathered.words, 100, Random(plan.loop.seed))
+    texts = [sentence.text for sentence in [*gathered.kept_aside[:100], *made]]
+    return texts + [example.text for example in gathered.reviews[:100]]
 
 
 def code_sha256() -> str:
