@@ -8,11 +8,13 @@ import pytest
 
 from worker.ner.encoding import CharacterEncoder
 from worker.ner.network import CharacterTagger, write_revision
+from worker.training.evaluation import score_spans
 from worker.training.export import onnx_forward
-from worker.training.labels import LAYERS
+from worker.training.labels import LAYERS, LabelledSpan
 from worker.training.tagging import predictor, torch_forward
 
 FOLDER = Path(str(files("worker.ner") / "bundled"))
+SETS = Path(__file__).parents[1] / "data" / "evaluation"
 TEXTS = [
     "이병헌은 2009년 서울에서 영화를 봤다.",
     "이제훈 박열",
@@ -52,6 +54,19 @@ def test_both_forms_of_the_weights_find_nearly_the_same(encoder, integer):
     floating = predictor(torch_forward(CharacterTagger.from_folder(FOLDER)), encoder, LAYERS, 0)(TEXTS)
     same = sum(len(set(a) & set(b)) for a, b in zip(integer, floating, strict=True))
     assert same >= 0.9 * max(sum(map(len, integer)), sum(map(len, floating)))
+
+
+def test_the_forms_differ_in_few_spans_of_the_evaluation_sets_and_score_alike(encoder):
+    rows = [json.loads(line) for path in sorted(SETS.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
+    texts = [row["text"] for row in rows]
+    true = [[LabelledSpan(one["start"], one["end"], one["label"]) for one in row["entities"]] for row in rows]
+    integer = predictor(onnx_forward(FOLDER), encoder, LAYERS, 0)(texts)
+    floating = predictor(torch_forward(CharacterTagger.from_folder(FOLDER)), encoder, LAYERS, 0)(texts)
+    alike = score_spans(integer, floating).micro
+    print(f"{alike.found + alike.true - 2 * alike.right} of {alike.found + alike.true} spans stand in one form only")
+    assert alike.f1 > 0.93
+    difference = score_spans(integer, true).micro.f1 - score_spans(floating, true).micro.f1
+    assert abs(difference) < 0.015
 
 
 def test_it_fits_in_sixty_megabytes_and_its_revision_is_its_weights(tmp_path):
