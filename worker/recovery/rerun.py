@@ -29,6 +29,7 @@ from worker.stream.inference import Inference
 from worker.stream.outputs import RECORD_OVERHEAD, rfc3339_now
 from worker.stream.pipeline import CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS
 from worker.stream.sink import Sink
+from worker.stream.tasks import end_tasks
 from worker.stream.transactions import TransactionalSink
 from worker.stream.work import Headers, Outcome, Output, Partition, Work, raw_size
 
@@ -98,9 +99,7 @@ class Rerun:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
             await self._close()
 
     async def _resume(self) -> None:

@@ -23,6 +23,7 @@ from worker.stream.errors import StreamError
 from worker.stream.inference import Inference
 from worker.stream.permission import NO_PERMISSION, lacking
 from worker.stream.session import Session
+from worker.stream.tasks import end_tasks
 from worker.stream.topics import MissingTopics, missing
 from worker.stream.work import Work
 
@@ -34,6 +35,7 @@ FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 10.0
 STEADY_SECONDS = 30.0  # a session that ran this long is followed by the next one at once
 ENGINE_PATIENCE = 5.0
+SESSION_END_SECONDS = 10.0  # that a session's own tasks have to end before it is cancelled once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,7 @@ class Pipeline:
             if not working.cancelled():
                 working.result()
         finally:
-            working.cancel()
-            stopping.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
+            await end_tasks([working, stopping], SESSION_END_SECONDS)
             self._metrics.broker_up.set(0)
             await session.close()
             self._session = None
@@ -191,11 +191,9 @@ class Pipeline:
             await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
             if ending.done():
                 await asyncio.wait({working})
-            ending.cancel()
-            await asyncio.gather(ending, return_exceptions=True)
+            await end_tasks([ending])
         else:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            await end_tasks([working], SESSION_END_SECONDS)
 
     def _pass_on(self, works: list[Work]) -> None:
         if self._session is not None:

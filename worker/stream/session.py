@@ -28,6 +28,7 @@ from worker.stream.inference import Inference
 from worker.stream.outputs import Outputs, rfc3339_now
 from worker.stream.sink import Sink
 from worker.stream.source import PartitionReader
+from worker.stream.tasks import end_tasks
 from worker.stream.topics import MissingTopics, missing
 from worker.stream.transactions import TransactionalSink
 from worker.stream.work import Outcome, Output, Partition, Work, raw_size
@@ -120,9 +121,7 @@ class Session:
                 for task in done:
                     task.result()
         finally:
-            for task in tasks | {stopping}:
-                task.cancel()
-            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+            await end_tasks(tasks | {stopping})
 
     async def stop(self) -> None:
         """Fetch no more, finish what is in flight within the grace time, commit, and let `run` return."""

@@ -16,6 +16,7 @@ from worker.observe.metrics import Metrics
 from worker.settings import Settings
 from worker.stream.delivery import Deliveries
 from worker.stream.producing import Router, end_producer, make_producer
+from worker.stream.tasks import end_tasks
 from worker.stream.work import Output, Partition
 
 
@@ -79,9 +80,7 @@ class Sink:
 
     async def close(self, patience: float) -> None:
         """Disconnect, giving batches under way `patience` seconds; what is queued is not sent."""
-        for sender in self._senders:
-            sender.cancel()
-        await asyncio.gather(*self._senders, return_exceptions=True)
+        await end_tasks(self._senders)
         self._failed.cancel()
         await end_producer(self._producer, patience)
 

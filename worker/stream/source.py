@@ -18,6 +18,7 @@ from worker.observe.metrics import Metrics
 from worker.settings import Settings, Source
 from worker.stream.connection import client_options
 from worker.stream.errors import StreamError
+from worker.stream.tasks import end_tasks
 from worker.stream.work import Partition
 
 log = logging.getLogger(__name__)
@@ -185,8 +186,7 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in forgotten:
             partition.forgotten = True
         if taking_up is not None:
-            taking_up.cancel()
-            await asyncio.gather(taking_up, return_exceptions=True)
+            await end_tasks([taking_up])
         await asyncio.gather(*(self._forget(partition) for partition in forgotten))
         self._metrics.assigned_partitions.set(0)
         self._metrics.consumer_lag.clear()
@@ -212,6 +212,8 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
                 self.consumer.seek(partition.topic_partition, offset)
         except Exception as error:
             self._failure = error
+            return
+        if any(partition.forgotten for partition in candidates):  # cancelled, and it came to nothing
             return
         partitions = {partition.topic_partition: partition for partition in candidates}
         self.partitions, self._candidates, self._taking_up = partitions, [], None

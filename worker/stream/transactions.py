@@ -19,6 +19,7 @@ from worker.observe.metrics import Metrics
 from worker.settings import Settings
 from worker.stream.delivery import Deliveries
 from worker.stream.producing import Router, end_producer, make_producer
+from worker.stream.tasks import end_tasks
 from worker.stream.work import Output, Partition
 
 ABORT_PATIENCE = 3.0
@@ -93,8 +94,7 @@ class TransactionalSink:
 
     async def _end(self, line: "_Line", patience: float) -> None:
         if line.task is not None:
-            line.task.cancel()
-            await asyncio.gather(line.task, return_exceptions=True)
+            await end_tasks([line.task])
         if line.in_transaction:
             try:
                 await asyncio.wait_for(line.producer.abort_transaction(), ABORT_PATIENCE)
