@@ -1,6 +1,7 @@
 """`train` from a recipe and a data folder to a model folder, in small."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from worker.ner.network import CharacterTagger
 from worker.training.corpora import read_gold
 from worker.training.evaluation import evaluate
 from worker.training.examples import Example
-from worker.training.export import onnx_forward
+from worker.training.export import export_onnx, onnx_forward
 from worker.training.gather import gather
 from worker.training.labels import FINE, LAYERS, UNLABELLED
 from worker.training.recipe import read_recipe
@@ -96,7 +97,7 @@ def test_missing_data_is_named(tmp_path):
 
 def test_a_student_keeps_the_layers_named_and_learns_from_its_teacher(trained, data, tmp_path):
     recipe = student_recipe(tmp_path)
-    result = train(recipe, tmp_path / "student", data=data, teacher=trained[0].folder)
+    result = train(recipe, tmp_path / "student", data=data, teachers=[trained[0].folder])
     student = CharacterTagger.from_folder(result.folder)
     assert student.encoder_shape.layers == 1
     assert len(CharacterTagger.from_folder(trained[0].folder).encoder.encoder.layer) == 2
@@ -109,19 +110,19 @@ def test_a_student_keeps_the_layers_named_and_learns_from_its_teacher(trained, d
 
 def test_a_recipe_trains_its_teacher_first_when_none_is_given(data, tmp_path):
     result = train(student_recipe(tmp_path), tmp_path / "student", data=data)
-    teacher = CharacterTagger.from_folder(result.folder / "run" / "teacher")
+    teacher = CharacterTagger.from_folder(result.folder / "run" / "teacher-1")
     assert teacher.encoder_shape.layers == 2
     assert CharacterTagger.from_folder(result.folder).encoder_shape.layers == 1
 
 
 def test_a_layer_that_the_teacher_lacks_is_an_error(trained, data, tmp_path):
     with pytest.raises(ValueError, match="layers 0 to 1"):
-        train(student_recipe(tmp_path, layers=[2]), tmp_path / "student", data=data, teacher=trained[0].folder)
+        train(student_recipe(tmp_path, layers=[2]), tmp_path / "student", data=data, teachers=[trained[0].folder])
 
 
 def test_a_teacher_labels_every_character(trained, tmp_path):
     examples = [Example(text, np.zeros(len(text)), np.zeros(len(text))) for text in ("짧다", "조금 더 긴 글이다", "가")]
-    taught = teacher_of(trained[0].folder, tmp_path)(examples)
+    taught = teacher_of([trained[0].folder], tmp_path)(examples)
     assert [example.text for example in taught] == [example.text for example in examples]
     for example in taught:
         assert [logits.shape for logits in example.taught] == [(len(example.text), len(layer.tags)) for layer in LAYERS]
@@ -129,7 +130,7 @@ def test_a_teacher_labels_every_character(trained, tmp_path):
 
 def test_a_teacher_labels_no_text_twice(trained, tmp_path):
     parts = []
-    teach = teacher_of(trained[0].folder, tmp_path, progress=parts.append)
+    teach = teacher_of([trained[0].folder], tmp_path, progress=parts.append)
 
     def example(text):
         return Example(text, np.zeros(len(text), np.int16), np.zeros(len(text), np.int16))
@@ -144,6 +145,41 @@ def test_a_teacher_labels_no_text_twice(trained, tmp_path):
         assert np.array_equal(ours, theirs)
     teach([example("짧다"), example("새 글")])
     assert parts == [1]
+
+
+def test_several_teachers_give_the_mean_of_their_probabilities(trained, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained[0].folder, other, ignore=shutil.ignore_patterns("run"))
+    tagger = CharacterTagger.from_folder(other)
+    with torch.no_grad():
+        tagger.classifiers[0].bias += torch.linspace(-1, 1, len(FINE.tags))
+    written = json.loads((other / "config.json").read_text("utf-8"))
+    characters = json.loads((other / "characters.json").read_text("utf-8"))["characters"]
+    tagger.save(
+        other,
+        name=written["name"],
+        tokenizer_json=(other / "tokenizer.json").read_text("utf-8"),
+        characters=characters,
+        trained_on={},
+    )
+    export_onnx(other)
+    example = Example("송강호", np.zeros(3, np.int16), np.zeros(3, np.int16))
+    folders = [trained[0].folder, other]
+    likely = []
+    for teachers in (folders[:1], folders[1:], folders):
+        (taught,) = teacher_of(teachers, tmp_path)([example])
+        logits = taught.taught[0].astype(np.float64)
+        likely.append(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True))
+    assert np.abs(likely[0] - likely[1]).max() > 0.01
+    assert np.allclose(likely[2], (likely[0] + likely[1]) / 2, atol=2e-3)
+
+
+def test_a_wrong_number_of_teachers_is_an_error(trained, data, tmp_path):
+    folder = trained[0].folder
+    with pytest.raises(ValueError, match="takes 1 teachers, and 2 are given"):
+        train(student_recipe(tmp_path), tmp_path / "student", data=data, teachers=[folder, folder])
+    with pytest.raises(ValueError, match="takes 0 teachers, and 1 are given"):
+        train(RECIPE, tmp_path / "plain", data=data, teachers=[folder])
 
 
 def test_a_label_that_the_teacher_doubts_is_left_out_of_the_loss():
@@ -181,7 +217,7 @@ def student_recipe(folder, layers=(1,)):
     (folder / "tiny.toml").write_text(RECIPE.read_text("utf-8"), "utf-8")
     head, _, rest = RECIPE.read_text("utf-8").partition("[model]")
     rest = rest.partition("[data]")[2].replace("unlabelled_reviews = 0", "unlabelled_reviews = 5")
-    keys = f'recipe = "tiny.toml"\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 2.0\ndoubt = 0.05\n\n'
+    keys = f'recipes = ["tiny.toml"]\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 2.0\ndoubt = 0.05\n\n'
     teacher = "[teacher]\n" + keys + "[data]"
     (folder / "student.toml").write_text(head + teacher + rest, "utf-8")
     return folder / "student.toml"

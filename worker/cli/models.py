@@ -222,11 +222,11 @@ def train(
         ),
     ] = None,
     teacher: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             exists=True,
             file_okay=False,
-            help="With a recipe: model folder of the teacher, instead of training the recipe's.",
+            help="With a recipe: model folder of a teacher, instead of training the recipe's; once for each of its.",
             show_default=False,
         ),
     ] = None,
@@ -259,7 +259,7 @@ def train(
                     trained = train_further(start, data, labels, out, rehearsal=texts, resume=resume, progress=show)
                 elif recipe:
                     trained = train_model(
-                        recipe, out, data=data, base=base, teacher=teacher, resume=resume, progress=show
+                        recipe, out, data=data, base=base, teachers=teacher or (), resume=resume, progress=show
                     )
             except (OSError, ValueError, ModelError) as error:
                 fail(str(error))
@@ -271,7 +271,7 @@ def _check_training(
     start: str | None,
     data: Path | None,
     labels: Path | None,
-    recipe_only: Mapping[str, Path | None],
+    recipe_only: Mapping[str, object],
 ) -> None:
     """End with one line where options of the two ways to train are mixed, or some are missing."""
     if (recipe is None) == (start is None):

@@ -47,13 +47,13 @@ class DataRecipe:
 
 @dataclass(frozen=True, slots=True)
 class TeacherRecipe:
-    """The model that a student begins as a part of, and whose labels it learns beside the data's own."""
+    """The models whose labels a student learns beside the data's own; it begins as a part of the first."""
 
-    recipe: str  # that makes the teacher, relative to this one
-    layers: list[int]  # of the teacher's encoder, that the student keeps
-    weight: float  # of the teacher's labels in the loss; the data's own have 1
+    recipes: list[str]  # that make the teachers, relative to this one
+    layers: list[int]  # of the first teacher's encoder, that the student keeps
+    weight: float  # of the teachers' labels in the loss, the mean of their probabilities; the data's own have 1
     temperature: float  # that both sides' logits are divided by
-    doubt: float  # projected labels to which the teacher gives a lower probability are left out of the loss; 0 for none
+    doubt: float  # projected labels to which the teachers give a lower probability are left out of the loss; 0 for none
 
 
 @dataclass(frozen=True, slots=True)

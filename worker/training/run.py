@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,7 @@ from worker.training.tagging import Forward, predictor, torch_forward
 from worker.training.teach import teacher_of
 
 log = logging.getLogger(__name__)
-TEACHER_FOLDER: Final = "teacher"  # inside the run folder
+TEACHER_FOLDER: Final = "teacher"  # and its number, inside the run folder
 RUN_FOLDER: Final = "run"  # inside `out`: the checkpoint and the scores along the way
 
 
@@ -45,18 +45,21 @@ def train(
     *,
     data: Path | None = None,
     base: Path | None = None,
-    teacher: Path | None = None,
+    teachers: Sequence[Path] = (),
     resume: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> Trained:
     """Train by `recipe` and write the model folder `out`; `out/run` keeps the checkpoint that `resume` takes up.
 
     `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. A recipe with a
-    teacher trains that first, in `out/run/teacher`, unless the model folder `teacher` is given. Raises OSError for
-    a file that isn't there, ValueError for a wrong recipe or wheel, and FileExistsError if `out` holds a run and
-    `resume` is False.
+    teachers trains those first, in `out/run/teacher-1` and so on, unless the model folders `teachers` are given. Raises
+    OSError for a file that isn't there, ValueError for a wrong recipe, wheel or number of teachers, and
+    FileExistsError if `out` holds a run and `resume` is False.
     """
     plan, code = read_recipe(recipe), code_sha256()
+    wanted = len(plan.teacher.recipes) if plan.teacher else 0
+    if teachers and len(teachers) != wanted:
+        raise ValueError(f"{recipe}: takes {wanted} teachers, and {len(teachers)} are given")
     run = out / RUN_FOLDER
     if run.exists() and not resume:
         raise FileExistsError(f"{run}: holds an earlier run; take it up with --resume, or choose another folder")
@@ -66,29 +69,35 @@ def train(
     gathered = gather(data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never, by_hand)
     log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
     if plan.teacher:
-        teacher = teacher or _trained_teacher(recipe.parent / plan.teacher.recipe, run, data, base, progress)
-        begun = start_from(teacher, plan.teacher.layers, plan.loop)
-        log.info("labelling with the teacher %s", teacher)
-        gathered = gathered.taught(teacher_of(teacher, run, plan.teacher.doubt))
+        teachers = teachers or _trained_teachers(recipe.parent, plan.teacher.recipes, run, data, base, progress)
+        begun = start_from(teachers[0], plan.teacher.layers, plan.loop)
+        log.info("labelling with the teachers %s", ", ".join(map(str, teachers)))
+        gathered = gathered.taught(teacher_of(teachers, run, plan.teacher.doubt))
     elif plan.model:
         wheel = base or (recipe.parent / plan.model.base if plan.model.base else None)
         begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
     log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
     _fit(plan, begun, gathered, run, resume, progress)
     made_by = {"recipe": plan.sha256, "code": code}
-    if teacher:
-        made_by["teacher"] = hashlib.sha256((teacher / WEIGHTS).read_bytes()).hexdigest()
+    for number, teacher in enumerate(teachers, 1):
+        made_by[f"teacher-{number}"] = hashlib.sha256((teacher / WEIGHTS).read_bytes()).hexdigest()
     return _write(plan, begun, gathered, made_by, out)
 
 
-def _trained_teacher(
-    recipe: Path, run: Path, data: Path | None, base: Path | None, progress: Callable[[Step], None]
-) -> Path:
-    folder = run / TEACHER_FOLDER
-    if not (folder / ONNX_WEIGHTS).exists():
-        log.info("training the teacher, %s", recipe)
-        train(recipe, folder, data=data, base=base, resume=folder.exists(), progress=progress)
-    return folder
+def _trained_teachers(
+    beside: Path,
+    recipes: Sequence[str],
+    run: Path,
+    data: Path | None,
+    base: Path | None,
+    progress: Callable[[Step], None],
+) -> list[Path]:
+    folders = [run / f"{TEACHER_FOLDER}-{number}" for number in range(1, len(recipes) + 1)]
+    for folder, recipe in zip(folders, recipes, strict=True):
+        if not (folder / ONNX_WEIGHTS).exists():
+            log.info("training the teacher %s", recipe)
+            train(beside / recipe, folder, data=data, base=base, resume=folder.exists(), progress=progress)
+    return folders
 
 
 def _fit(

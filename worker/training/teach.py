@@ -1,4 +1,4 @@
-"""A teacher's labels for a student to learn: logits for every character, from the teacher's int8 ONNX file."""
+"""Teachers' labels for a student to learn: logits for every character, from the teachers' int8 ONNX files."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -15,25 +15,28 @@ from worker.training.export import onnx_forward
 from worker.training.labels import UNLABELLED
 
 _CHARACTERS: Final = 900  # in a batch, padding counted
+_LEAST: Final = 1e-7  # probability
 Labels = dict[str, tuple[Float16, ...]]  # text -> logits [C, tags] of each layer
 TAUGHT: Final = "taught.npz"
 
 
 def teacher_of(
-    folder: Path, kept: Path, doubt: float = 0.0, progress: Callable[[float], None] = lambda part: None
+    folders: Sequence[Path], kept: Path, doubt: float = 0.0, progress: Callable[[float], None] = lambda part: None
 ) -> Callable[[Sequence[Example]], list[Example]]:
-    """A function from examples to the same ones with the logits of the model folder, as float16.
+    """A function from examples to the same ones with the logits of a model folder, as float16.
 
-    A fine label to which the teacher gives a probability below `doubt` is left out of the loss. The logits are kept in
-    `TAUGHT` in the folder `kept`, so that the same teacher labels no text twice. `progress` gets the part that is done.
+    Those of several models are the logarithms of the mean of their probabilities. A fine label to which the teachers
+    give a probability below `doubt` is left out of the loss. The logits are kept in `TAUGHT` in the folder `kept`, so
+    that the same teachers label no text twice. `progress` gets the part of a teacher's texts that is done.
     """
 
     def teach(examples: Sequence[Example]) -> list[Example]:
-        digest = hashlib.sha256((folder / ONNX_WEIGHTS).read_bytes()).hexdigest()
+        digest = hashlib.sha256(b"".join((folder / ONNX_WEIGHTS).read_bytes() for folder in folders)).hexdigest()
         labels = _read(kept / TAUGHT, digest)
         missing = sorted({example.text for example in examples} - labels.keys(), key=lambda text: (len(text), text))
         if missing:
-            labels |= _label(folder, missing, progress)
+            by_teacher = [_label(folder, missing, progress) for folder in folders]
+            labels |= {text: _mean([labels[text] for labels in by_teacher]) for text in missing}
             _write(kept / TAUGHT, digest, labels)
         taught = [replace(example, taught=labels[example.text]) for example in examples]
         return [without_doubtful(example, doubt) for example in taught] if doubt else taught
@@ -42,13 +45,26 @@ def teacher_of(
 
 
 def without_doubtful(example: Example, doubt: float) -> Example:
-    """The example without the fine labels that its teacher gives a lower probability than `doubt`."""
+    """The example without the fine labels that its teachers give a lower probability than `doubt`."""
     logits = example.taught[0].astype(np.float32)
     likely = np.exp(logits - logits.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
     labelled = example.fine != UNLABELLED
     given = likely[np.arange(len(logits)), np.where(labelled, example.fine, 0)]
     return replace(example, fine=np.where(labelled & (given < doubt), np.int16(UNLABELLED), example.fine))
+
+
+def _mean(of_teachers: Sequence[tuple[Float16, ...]]) -> tuple[Float16, ...]:
+    """The logarithms of the mean probabilities, for each layer; the logits themselves of one teacher alone."""
+    if len(of_teachers) == 1:
+        return of_teachers[0]
+    means = []
+    for layers in zip(*of_teachers, strict=True):
+        logits = np.stack(layers).astype(np.float32)
+        likely = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        likely /= likely.sum(axis=-1, keepdims=True)
+        means.append(np.log(likely.mean(axis=0).clip(min=_LEAST)).astype(np.float16))
+    return tuple(means)
 
 
 def _label(folder: Path, texts: Sequence[str], progress: Callable[[float], None]) -> Labels:
