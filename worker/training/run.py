@@ -51,9 +51,9 @@ def train(
 ) -> Trained:
     """Train by `recipe` and write the model folder `out`; `out/run` keeps the checkpoint that `resume` takes up.
 
-    `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. A recipe with a
-    teachers trains those first, in `out/run/teacher-1` and so on, unless the model folders `teachers` are given. Raises
-    OSError for a file that isn't there, ValueError for a wrong recipe, wheel or number of teachers, and
+    `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. A recipe with
+    teachers trains those first, in `out/run/teacher-1` and so on, unless the model folders `teachers` are given.
+    Raises OSError for a file that isn't there, ValueError for a wrong recipe, wheel or number of teachers, and
     FileExistsError if `out` holds a run and `resume` is False.
     """
     plan, code = read_recipe(recipe), code_sha256()

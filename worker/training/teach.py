@@ -36,7 +36,7 @@ def teacher_of(
         missing = sorted({example.text for example in examples} - labels.keys(), key=lambda text: (len(text), text))
         if missing:
             by_teacher = [_label(folder, missing, progress) for folder in folders]
-            labels |= {text: _mean([labels[text] for labels in by_teacher]) for text in missing}
+            labels |= {text: _mean([found[text] for found in by_teacher]) for text in missing}
             _write(kept / TAUGHT, digest, labels)
         taught = [replace(example, taught=labels[example.text]) for example in examples]
         return [without_doubtful(example, doubt) for example in taught] if doubt else taught
