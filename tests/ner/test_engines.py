@@ -117,7 +117,8 @@ def test_a_text_has_the_same_entities_beside_any_others(engine):
     integer = engine.info.engine == "onnxruntime"
     assert 2 * len(common) >= (0.85 if integer else 1) * (len(spans) + len(others))
     moved = [abs(spans[span] - others[span]) for span in common]
-    assert sum(moved) / len(moved) < (0.1 if integer else 0.001)
+    assert sum(moved) / len(moved) < 0.1
+    assert integer or max(moved) < 0.001
 
 
 def test_threads_may_call_an_engine_at_once(engine):

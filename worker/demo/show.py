@@ -28,6 +28,7 @@ from worker.ner.errors import ModelError
 from worker.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load
 from worker.stream import topics
 from worker.stream.errors import StreamError
+from worker.stream.tasks import end_tasks
 
 PARTITIONS: Final = 3
 AHEAD: Final = 5_000  # records sent whose results have not been seen: what the embedded broker has to remember
@@ -224,9 +225,7 @@ async def _until_first_ends(*main: Coroutine[Any, Any, None], beside: Coroutine[
             for task in ended:
                 task.result()
     finally:
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await end_tasks(pending)
 
 
 async def _settle(task: Awaitable[Any]) -> None:

@@ -207,13 +207,13 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             await self._prepare(candidates)
             starts = await asyncio.gather(*(self._start_of(partition) for partition in candidates))
+            if any(partition.forgotten for partition in candidates):  # cancelled, but the cancellation was let pass
+                return
             # From here nothing is awaited: a fetch between a seek and the taking over would be lost.
             for partition, offset in zip(candidates, starts, strict=True):
                 self.consumer.seek(partition.topic_partition, offset)
         except Exception as error:
             self._failure = error
-            return
-        if any(partition.forgotten for partition in candidates):  # cancelled, and it came to nothing
             return
         partitions = {partition.topic_partition: partition for partition in candidates}
         self.partitions, self._candidates, self._taking_up = partitions, [], None
