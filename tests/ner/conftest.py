@@ -77,4 +77,4 @@ def checkpoint_folder(tmp_path_factory):
 def engine(request, tagger_folder, checkpoint_folder):
     if request.param == "checkpoint":
         return load_engine(str(checkpoint_folder), taxonomy="own", device="cpu", threads=1)
-    return load_engine(str(tagger_folder), engine=request.param, taxonomy="movies", device="cpu", threads=1)
+    return load_engine(str(tagger_folder), engine=request.param, taxonomy="own", device="cpu", threads=1)

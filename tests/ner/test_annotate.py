@@ -14,7 +14,7 @@ from worker.ner.loading import load_engine
 
 @pytest.fixture(scope="module")
 def tagger(tagger_folder):
-    return load_engine(str(tagger_folder), taxonomy="movies", device="cpu", threads=1)
+    return load_engine(str(tagger_folder), taxonomy="own", device="cpu", threads=1)
 
 
 def words(count):

@@ -154,21 +154,30 @@ def test_spans_of_other_windows_are_refused(engine):
 def test_two_spans_of_one_folded_character_become_one_entity(tagger_folder):
     engine = load_engine(str(tagger_folder), taxonomy="movies", device="cpu", threads=1)
     (encoded,) = engine.encode(["㈜이병헌"])  # the model sees (주)이병헌
-    entities = engine.assemble(encoded, [[Span(0, 1, "ORG", 0.5), Span(1, 3, "LOC", 0.7), Span(3, 6, "PER", 0.9)]])
+    entities = engine.assemble(encoded, [[Span(0, 1, "ORG", 0.65), Span(1, 3, "LOC", 0.7), Span(3, 6, "PER", 0.9)]])
     assert [(e.text, e.type) for e in entities] == [("㈜", "LOC"), ("이병헌", "PER")]
 
 
 def test_a_dropped_label_gives_no_entity_and_a_folded_one_its_type(tagger_folder):
     engine = load_engine(str(tagger_folder), taxonomy="seed", device="cpu", threads=1)
     (encoded,) = engine.encode(["이병헌 영화"])
-    entities = engine.assemble(encoded, [[Span(0, 3, "QUANTITY", 0.5), Span(4, 6, "WORK", 0.71239)]])
+    entities = engine.assemble(encoded, [[Span(0, 3, "QUANTITY", 0.9), Span(4, 6, "WORK", 0.71239)]])
     assert [(e.text, e.type, e.label, e.score) for e in entities] == [("영화", "PRODUCT", "WORK", 0.7124)]
+
+
+def test_a_score_below_the_taxonomys_least_gives_no_entity(tagger_folder):
+    shipped = load_engine(str(tagger_folder), taxonomy="seed", device="cpu", threads=1)
+    everything = load_engine(str(tagger_folder), taxonomy="own", device="cpu", threads=1)
+    spans = [Span(0, 3, "PER", 0.5999), Span(4, 6, "WORK", 0.6)]
+    (encoded,) = shipped.encode(["이병헌 영화"])
+    assert [e.text for e in shipped.assemble(encoded, [spans])] == ["영화"]
+    assert [e.text for e in everything.assemble(encoded, [spans])] == ["이병헌", "영화"]
 
 
 def test_engines_of_one_folder_agree(tagger_folder):
     sentences = ["이병헌은 영화를 좋아요", "서울 부산 만원", "가나다 라마바 사아자 차카타"]
     onnx, floats = (
-        entities_of(load_engine(str(tagger_folder), engine=kind, taxonomy="movies", device="cpu"), sentences)
+        entities_of(load_engine(str(tagger_folder), engine=kind, taxonomy="own", device="cpu"), sentences)
         for kind in ("onnxruntime", "torch")
     )
     same = {(i, e.start, e.end, e.type) for i, found in enumerate(onnx) for e in found} & {

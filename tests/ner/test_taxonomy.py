@@ -30,7 +30,7 @@ def test_a_file_folds_a_teams_labels(tmp_path):
     path = tmp_path / "team.toml"
     path.write_text('dropped = ["C"]\n[types]\nB = "person"\nA = "place"\n', "utf-8")
     team = load_taxonomy(str(path), {"labels": ("A", "B", "C")}, "m")
-    assert (team.name, team.types, team.fold["C"]) == ("team", ("person", "place"), None)
+    assert (team.name, team.types, team.fold["C"], team.least_score) == ("team", ("person", "place"), None, 0)
 
 
 def test_a_model_of_one_layer_is_read_whatever_the_taxonomy_calls_it():
@@ -50,6 +50,8 @@ def test_a_model_of_one_layer_is_read_whatever_the_taxonomy_calls_it():
         ("dropped = 'B'\n[types]\nA = 'x'", "dropped must be a list"),
         ("dropped = ['A', 'B']\n[types]\nA = 'x'", "A cannot be in"),
         ("layer = 'third'\n[types]\nA = 'x'\nB = 'x'", "no label layer third"),
+        ("least_score = 60\n[types]\nA = 'x'\nB = 'x'", "least_score must be a number from 0 to 1"),
+        ("least_score = true\n[types]\nA = 'x'\nB = 'x'", "least_score must be a number from 0 to 1"),
         ("layers = 'fine'\n[types]\nA = 'x'\nB = 'x'", "unknown key layers"),
     ],
 )

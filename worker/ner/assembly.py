@@ -23,6 +23,7 @@ class Layout:
 def assemble(encoded: Encoded, spans: Sequence[Sequence[Span]], taxonomy: Taxonomy) -> list[Entity]:
     """Join, map back and fold; entities are sorted by start and never overlap, in the text as received.
 
+    Spans with a score below the taxonomy's least are left out.
     Two spans can share a received character that was folded into several (㈜ is three): the likelier one stays.
     Scores are rounded to four decimals.
     """
@@ -36,7 +37,7 @@ def assemble(encoded: Encoded, spans: Sequence[Sequence[Span]], taxonomy: Taxono
     entities: list[Entity] = []
     for span in joined:
         kind = taxonomy.fold.get(span.label)
-        if kind is None:
+        if kind is None or span.score < taxonomy.least_score:
             continue
         start, end = layout.normalised.span(span.start, span.end)
         score = round(span.score, 4)

@@ -2,6 +2,7 @@
 
 layer = "fine"            # the label layer of the model that is read; may be left out
 dropped = ["QUANTITY"]    # labels that give no entity
+least_score = 0.6         # what is found with a lower score gives no entity; may be left out: 0
 marked = ["GENRE"]        # only read by `koner train --from`: labels that the user's texts are marked for
 [types]                   # label = type; types keep this order
 PER = "PER"
@@ -23,11 +24,15 @@ SHIPPED: Final = ("seed", "movies", "klue")
 
 @dataclass(frozen=True, slots=True)
 class Taxonomy:
-    """A fold of one label layer: a type for each label, or None where the label gives no entity."""
+    """A fold of one label layer: a type for each label, or None where the label gives no entity.
+
+    Nor does a span whose score is below `least_score`.
+    """
 
     name: str
     layer: str
     fold: Mapping[str, str | None]
+    least_score: float = 0.0
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -42,6 +47,7 @@ class TaxonomyFile:
     fold: Mapping[str, str | None]
     layer: str | None
     marked: tuple[str, ...] | None
+    least_score: float
 
 
 def read_taxonomy(path: Path) -> TaxonomyFile:
@@ -73,7 +79,7 @@ def load_taxonomy(name: str, layers: Mapping[str, tuple[str, ...]], model: str) 
         read = read_taxonomy(path)
     layer = choose_layer(read.layer, layers, place, model)
     _compare(read.fold, layers[layer], place, layer, model)
-    return Taxonomy(title, layer, read.fold)
+    return Taxonomy(title, layer, read.fold, read.least_score)
 
 
 def _file(text: str, place: str) -> TaxonomyFile:
@@ -82,19 +88,24 @@ def _file(text: str, place: str) -> TaxonomyFile:
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{place}: not TOML ({error})") from None
     fold, layer = _fold(table, place)
+    least = table.get("least_score", 0.0)
+    if isinstance(least, bool) or not isinstance(least, (int, float)) or not 0 <= least <= 1:
+        raise ModelError(f"{place}: least_score must be a number from 0 to 1")
     marked = table.get("marked")
     if marked is None:
-        return TaxonomyFile(fold, layer, None)
+        return TaxonomyFile(fold, layer, None, float(least))
     known = isinstance(marked, list) and all(isinstance(label, str) and label in fold for label in marked)
     if not known or not marked:
         raise ModelError(f"{place}: marked must be a list of labels that stand in [types] or in dropped")
-    return TaxonomyFile(fold, layer, tuple(dict.fromkeys(marked)))
+    return TaxonomyFile(fold, layer, tuple(dict.fromkeys(marked)), float(least))
 
 
 def _fold(table: Mapping[str, Any], place: str) -> tuple[dict[str, str | None], str | None]:
-    unknown = sorted(set(table) - {"layer", "dropped", "marked", "types"})
+    unknown = sorted(set(table) - {"layer", "dropped", "least_score", "marked", "types"})
     if unknown:
-        raise ModelError(f"{place}: unknown key {', '.join(unknown)}; a taxonomy has layer, dropped and [types]")
+        raise ModelError(
+            f"{place}: unknown key {', '.join(unknown)}; a taxonomy has layer, dropped, least_score and [types]"
+        )
     types = table.get("types")
     if not isinstance(types, dict) or not types:
         raise ModelError(f'{place}: no [types] table; it says the type of each label, as in PER = "person"')
