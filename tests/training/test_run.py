@@ -108,11 +108,20 @@ def test_a_student_keeps_the_layers_named_and_learns_from_its_teacher(trained, d
     assert scores.micro.f1 > 0.5
 
 
-def test_a_recipe_trains_its_teacher_first_when_none_is_given(data, tmp_path):
-    result = train(student_recipe(tmp_path), tmp_path / "student", data=data)
-    teacher = CharacterTagger.from_folder(result.folder / "run" / "teacher-1")
-    assert teacher.encoder_shape.layers == 2
-    assert CharacterTagger.from_folder(result.folder).encoder_shape.layers == 1
+def test_a_recipe_trains_its_teachers_first_each_of_them_once(data, tmp_path, caplog):
+    student = student_recipe(tmp_path)
+    last = tmp_path / "last.toml"
+    two = student.read_text("utf-8").replace('["tiny.toml"]', '["student.toml", "tiny.toml"]')
+    last.write_text(two.replace("layers = [1]", "layers = [0]"), "utf-8")
+    with caplog.at_level("INFO", logger="worker.training.run"):
+        result = train(last, tmp_path / "last", data=data)
+    teachers = result.folder / "run" / "teachers"
+    shapes = {folder.name: CharacterTagger.from_folder(folder).encoder_shape.layers for folder in teachers.iterdir()}
+    assert shapes == {"student": 1, "tiny": 2}
+    begun = [record.getMessage() for record in caplog.records if "training the teacher" in record.getMessage()]
+    assert begun == ["training the teacher student.toml", "training the teacher tiny.toml"]
+    by_teacher = json.loads((result.folder / "config.json").read_text("utf-8"))["trained_on"]
+    assert by_teacher["teacher-1"] != by_teacher["teacher-2"]
 
 
 def test_a_layer_that_the_teacher_lacks_is_an_error(trained, data, tmp_path):

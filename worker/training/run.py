@@ -25,8 +25,8 @@ from worker.training.tagging import Forward, predictor, torch_forward
 from worker.training.teach import teacher_of
 
 log = logging.getLogger(__name__)
-TEACHER_FOLDER: Final = "teacher"  # and its number, inside the run folder
 RUN_FOLDER: Final = "run"  # inside `out`: the checkpoint and the scores along the way
+TEACHERS_FOLDER: Final = "teachers"  # inside the run folder: a model folder for each recipe that was trained before
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,26 @@ def train(
     """Train by `recipe` and write the model folder `out`; `out/run` keeps the checkpoint that `resume` takes up.
 
     `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. A recipe with
-    teachers trains those first, in `out/run/teacher-1` and so on, unless the model folders `teachers` are given.
+    teachers trains those first, and theirs before them, each recipe once, in `out/run/teachers`, unless the model
+    folders `teachers` are given.
     Raises OSError for a file that isn't there, ValueError for a wrong recipe, wheel or number of teachers, and
     FileExistsError if `out` holds a run and `resume` is False.
     """
+    inputs = _Inputs(data, base, out / RUN_FOLDER / TEACHERS_FOLDER, progress)
+    return _train(recipe, out, inputs, teachers, resume)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a run and those of its teachers have in common."""
+
+    data: Path | None
+    base: Path | None
+    teachers: Path  # where recipes that come before are trained, each in a folder of its name
+    progress: Callable[[Step], None]
+
+
+def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], resume: bool) -> Trained:
     plan, code = read_recipe(recipe), code_sha256()
     wanted = len(plan.teacher.recipes) if plan.teacher else 0
     if teachers and len(teachers) != wanted:
@@ -66,38 +82,31 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     never = recipe.parent / plan.data.never if plan.data.never else None
     by_hand = recipe.parent / plan.data.by_hand if plan.data.by_hand else None
-    gathered = gather(data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never, by_hand)
+    gathered = gather(inputs.data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never, by_hand)
     log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
     if plan.teacher:
-        teachers = teachers or _trained_teachers(recipe.parent, plan.teacher.recipes, run, data, base, progress)
+        teachers = teachers or [_trained(recipe.parent / name, inputs) for name in plan.teacher.recipes]
         begun = start_from(teachers[0], plan.teacher.layers, plan.loop)
         log.info("labelling with the teachers %s", ", ".join(map(str, teachers)))
         gathered = gathered.taught(teacher_of(teachers, run, plan.teacher.doubt))
     elif plan.model:
-        wheel = base or (recipe.parent / plan.model.base if plan.model.base else None)
+        wheel = inputs.base or (recipe.parent / plan.model.base if plan.model.base else None)
         begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
     log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
-    _fit(plan, begun, gathered, run, resume, progress)
+    _fit(plan, begun, gathered, run, resume, inputs.progress)
     made_by = {"recipe": plan.sha256, "code": code}
     for number, teacher in enumerate(teachers, 1):
         made_by[f"teacher-{number}"] = hashlib.sha256((teacher / WEIGHTS).read_bytes()).hexdigest()
     return _write(plan, begun, gathered, made_by, out)
 
 
-def _trained_teachers(
-    beside: Path,
-    recipes: Sequence[str],
-    run: Path,
-    data: Path | None,
-    base: Path | None,
-    progress: Callable[[Step], None],
-) -> list[Path]:
-    folders = [run / f"{TEACHER_FOLDER}-{number}" for number in range(1, len(recipes) + 1)]
-    for folder, recipe in zip(folders, recipes, strict=True):
-        if not (folder / ONNX_WEIGHTS).exists():
-            log.info("training the teacher %s", recipe)
-            train(beside / recipe, folder, data=data, base=base, resume=folder.exists(), progress=progress)
-    return folders
+def _trained(recipe: Path, inputs: _Inputs) -> Path:
+    """The folder of a recipe that comes before; trained now, unless it has been."""
+    folder = inputs.teachers / recipe.stem
+    if not (folder / ONNX_WEIGHTS).exists():
+        log.info("training the teacher %s", recipe.name)
+        _train(recipe, folder, inputs, (), resume=folder.exists())
+    return folder
 
 
 def _fit(
