@@ -111,6 +111,7 @@ def _row(template: str, genres, random: Random) -> dict:
 
 TAXONOMY = """
 layer = "fine"
+least_score = 0.6
 
 [types]
 PER = "PER"
