@@ -201,7 +201,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_annotate_adds_entities_to_json_lines_and_keeps_the_rest(tiny: str, tmp_path: Path) -> None:
     lines = tmp_path / "reviews.jsonl"
     lines.write_text('{"id": 12345678901234567890123, "text": "이병헌 😀 영화"}\n\n{"text": ""}\n', encoding="utf-8")
-    done = koner("annotate", str(lines), "--model", tiny)
+    done = koner("annotate", str(lines), "--model", tiny, KONER_TAXONOMY="own")
     assert (done.returncode, done.stderr) == (0, "")
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert first["id"] == 12345678901234567890123
