@@ -22,8 +22,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from load import Timing, fill, read_texts, review, time_pipeline
 
 from worker import logs
-from worker.app import spare_the_garbage_collector
 from worker.ner.engine import Encoded, ModelInfo, Window
+from worker.process import spare_the_garbage_collector
 from worker.records import Entity, Span
 from worker.settings import Settings
 

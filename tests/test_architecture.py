@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 WORKER = ROOT / "worker"
 
-# Which rooms a room may import: cli -> app -> stream -> (contracts, ner, enrich) -> (text, records).
+# Which rooms a room may import: cli -> process -> app -> stream -> (contracts, ner, enrich) -> (text, records).
 ARROWS: dict[str, frozenset[str]] = {
     "records": frozenset(),
     "text": frozenset({"records"}),
@@ -25,11 +25,12 @@ ARROWS: dict[str, frozenset[str]] = {
     "stream": frozenset({"contracts", "ner", "enrich", "text", "records", "settings", "observe"}),
     "audit": frozenset({"stream", "contracts", "records", "settings"}),
     "recovery": frozenset({"audit", "stream", "contracts", "ner", "records", "settings", "observe"}),
-    "app": frozenset({"stream", "contracts", "ner", "enrich", "text", "records", "settings", "observe", "logs"}),
+    "app": frozenset({"stream", "contracts", "ner", "enrich", "text", "records", "settings", "observe"}),
+    "process": frozenset({"app", "stream", "ner", "settings", "logs"}),
     "training": frozenset({"ner", "text", "records"}),
     "demo": frozenset({"app", "stream", "contracts", "ner", "text", "records", "settings", "observe", "logs"}),
     "cli": frozenset(
-        {"app", "stream", "contracts", "ner", "enrich", "text", "records", "settings", "observe", "logs"}
+        {"process", "app", "stream", "contracts", "ner", "enrich", "text", "records", "settings", "observe", "logs"}
         | {"training", "demo", "audit", "recovery"}
     ),
 }
@@ -51,6 +52,7 @@ FOREIGN: dict[str, frozenset[str]] = {
     "audit": MODELS | WEB,
     "recovery": MODELS | WEB,
     "app": MODELS,
+    "process": MODELS,
     "cli": KAFKA | MODELS | WEB,
     "demo": MODELS,
 }
@@ -144,7 +146,7 @@ def test_the_arrows_have_no_cycle() -> None:
         ("ner/engine.py", "from worker.stream import pipeline", "ner must not import worker.stream.pipeline"),
         ("ner/engine.py", "import worker.observe.metrics", "ner must not import worker.observe.metrics"),
         ("ner/engine.py", "def f():\n    import aiokafka.structs", "ner must not know aiokafka"),
-        ("ner/deep/er.py", "from ...app import run", "ner must not import worker.app.run"),
+        ("ner/deep/er.py", "from ...process import run", "ner must not import worker.process.run"),
         ("text/offsets.py", "from worker import settings", "text must not import worker.settings"),
         ("stream/sink.py", "async def f():\n    if True:\n        from torch import nn", "stream must not know torch"),
         (
@@ -182,7 +184,7 @@ def test_allowed_imports_are_not_complained_about(tmp_path: Path) -> None:
 
 def test_the_worker_starts_without_the_torch_extra_loaded() -> None:
     program = (
-        "import sys, worker.app, worker.cli, worker.ner.loading\n"
+        "import sys, worker.process, worker.cli, worker.ner.loading\n"
         "print(sorted({'torch', 'transformers', 'onnx'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)

@@ -11,7 +11,8 @@ import pytest
 from aiokafka.errors import NodeNotReadyError
 from fake_pipeline import ENGINE, FakePipeline
 
-from worker.app import Host, HostError, HostStatus, create_app, serve
+from worker.app import Host, HostError, HostStatus, create_app
+from worker.process import serve
 from worker.settings import Settings
 from worker.stream.errors import StreamError
 
@@ -165,7 +166,7 @@ NEVER_DRAINS = """
 import sys, uvloop
 from fake_pipeline import ENGINE, FakePipeline
 from worker import logs
-from worker.app import serve
+from worker.process import serve
 from worker.settings import Settings
 
 class Stuck(FakePipeline):

@@ -43,10 +43,10 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 WORKER = """
 import sys
 from fake_engine import FakeEngine
-from worker import app
+from worker import process
 from worker.settings import load
-app.load_engine = lambda *_, **__: FakeEngine()
-sys.exit(app.run(load()))
+process.load_engine = lambda *_, **__: FakeEngine()
+sys.exit(process.run(load()))
 """
 
 

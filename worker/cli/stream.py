@@ -44,9 +44,9 @@ def run(
             log_format=log_format,
             log_level=log_level,
         )
-        from worker import app
+        from worker.process import run
 
-        raise typer.Exit(app.run(settings))
+        raise typer.Exit(run(settings))
 
 
 def demo(
