@@ -6,10 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.ner.decoding import best_tags, decode
-from worker.ner.tags import TagTable
+from worker.ner.tags import TagTable, Transitions
 
 TAGS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
 TABLE = TagTable.of(TAGS, strict=True)
+LEARNED = TagTable.of(
+    TAGS,
+    strict=True,
+    transitions=Transitions(
+        np.array([[-3, 1, 0.5], [2, -1, 0], [0.2, -0.7, 1]], np.float32), np.array([0.4, -1.5], np.float32)
+    ),
+)
+both_tables = pytest.mark.parametrize("table", [TABLE, LEARNED], ids=["legal", "learned"])
 
 
 def is_legal(path):
@@ -46,11 +54,12 @@ def test_the_path_is_the_best_of_all_legal_ones(batch):
         assert found == pytest.approx(best_by_trying_all(logits[row, :length]), abs=1e-4)
 
 
-@given(batches(widest=40, rows=8), st.data())
-def test_spans_lie_inside_the_text_in_order_off_spaces_with_scores_of_probabilities(batch, data):
+@both_tables
+@given(batch=batches(widest=40, rows=8), data=st.data())
+def test_spans_lie_inside_the_text_in_order_off_spaces_with_scores_of_probabilities(table, batch, data):
     logits, lengths = batch
     spaces = np.random.default_rng(data.draw(st.integers(0, 999))).random(logits.shape[:2]) < 0.3
-    for row, spans in enumerate(decode(logits, lengths, TABLE, spaces)):
+    for row, spans in enumerate(decode(logits, lengths, table, spaces)):
         edges = [edge for span in spans for edge in (span.start, span.end)]
         assert edges == sorted(edges)
         assert all(0 <= span.start < span.end <= lengths[row] for span in spans)
@@ -58,18 +67,19 @@ def test_spans_lie_inside_the_text_in_order_off_spaces_with_scores_of_probabilit
         assert all(0 <= span.score <= 1 and span.label in "XY" for span in spans)
 
 
-@given(batches(widest=12, rows=6), st.integers(1, 9))
-def test_neither_padding_nor_neighbours_change_a_text(batch, extra):
+@both_tables
+@given(batch=batches(widest=12, rows=6), extra=st.integers(1, 9))
+def test_neither_padding_nor_neighbours_change_a_text(table, batch, extra):
     logits, lengths = batch
-    together = decode(logits, lengths, TABLE)
+    together = decode(logits, lengths, table)
     for row, length in enumerate(lengths):
         if length:
-            assert decode(logits[row : row + 1, :length], lengths[row : row + 1], TABLE)[0] == together[row]
+            assert decode(logits[row : row + 1, :length], lengths[row : row + 1], table)[0] == together[row]
     garbage = np.full((len(lengths), extra, len(TAGS)), np.nan, np.float32)
     wider = np.concatenate([logits, garbage], axis=1)
     real = np.arange(wider.shape[1]) < lengths[:, None]
     wider[~real] = np.nan
-    assert decode(wider, lengths, TABLE) == together
+    assert decode(wider, lengths, table) == together
 
 
 def test_score_is_the_mean_probability_of_the_tags():

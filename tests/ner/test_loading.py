@@ -110,6 +110,12 @@ def test_configs_that_do_not_fit(copy_of_tagger):
     assert "'koner-character-tagger/9'" in refused(str(copy_of_tagger))
     set_config(copy_of_tagger, format=config["format"], layers=[{"name": "fine", "tags": ["O", "I-PER"]}])
     assert "damaged" in refused(str(copy_of_tagger))
+    short = {"moves": [[0, 0], [0, 0]], "stays": [0, 0]}
+    bad = {"moves": [[0, 0], [0, float("nan")]], "stays": [0]}
+    for transitions in (short, bad, [], "none"):
+        layer = {"name": "fine", "tags": ["O", "B-PER", "I-PER"], "transitions": transitions}
+        set_config(copy_of_tagger, layers=[layer])
+        assert "damaged" in refused(str(copy_of_tagger))
     set_config(copy_of_tagger, layers=[{"name": "third", "tags": ["O", "B-PER", "I-PER"]}])
     assert "no output third" in refused(str(copy_of_tagger), device="cpu", taxonomy="own")
     set_config(copy_of_tagger, layers=[{"name": "fine", "tags": ["O", "B-PER", "I-PER"]}])

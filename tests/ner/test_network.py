@@ -8,6 +8,7 @@ import torch
 from model_folder import make_model_folder
 
 from worker.ner.encoding import CharacterEncoder
+from worker.ner.model_config import read_config
 from worker.ner.network import CharacterTagger, _convolved, dequantised, quantised, write_revision
 
 
@@ -65,6 +66,30 @@ def test_the_revision_follows_the_weights(folder, tmp_path):
     other = make_model_folder(tmp_path, seed=1)
     assert json.loads((other / "config.json").read_text("utf-8"))["revision"] != config["revision"]
     assert write_revision(folder) == config["revision"]
+
+
+def test_transitions_are_kept_beside_the_weights_and_change_the_revision(folder, tmp_path):
+    model = CharacterTagger.from_folder(folder)
+    assert not model.tag_table(0).transitions.any
+    with torch.no_grad():
+        model.moves[1][2, 0], model.stays[1][5] = 0.25, -1.5
+    model.save(
+        tmp_path,
+        name="with",
+        tokenizer_json=(folder / "tokenizer.json").read_text("utf-8"),
+        characters=json.loads((folder / "characters.json").read_text("utf-8"))["characters"],
+        trained_on={},
+    )
+    again = CharacterTagger.from_folder(tmp_path)
+    assert not again.tag_table(0).transitions.any
+    found, read = again.tag_table(1).transitions, read_config(tmp_path).layers["klue"].transitions
+    assert (found.moves[2, 0], found.stays[5], abs(found.moves).sum()) == (0.25, -1.5, 0.25)
+    assert (read.moves == found.moves).all()
+    assert (read.stays == found.stays).all()
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    config["layers"][1]["transitions"]["stays"][5] = 0
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    assert write_revision(tmp_path) != config["revision"]
 
 
 def test_a_folder_of_another_format_is_refused(tmp_path):

@@ -35,8 +35,13 @@ def encoder():
 
 
 @pytest.fixture(scope="module")
-def integer(encoder):
-    return predictor(onnx_forward(FOLDER, 1), encoder, LAYERS, 0)(TEXTS)
+def model():
+    return CharacterTagger.from_folder(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def integer(encoder, model):
+    return predictor(onnx_forward(FOLDER, 1), encoder, 0, model.tag_table(0))(TEXTS)
 
 
 def forms(text, spans):
@@ -52,18 +57,18 @@ def test_it_finds_what_it_should(integer):
     assert ("오드리 헵번", "PER") in forms(TEXTS[6], integer[6])
 
 
-def test_both_forms_of_the_weights_find_nearly_the_same(encoder, integer):
-    floating = predictor(torch_forward(CharacterTagger.from_folder(FOLDER)), encoder, LAYERS, 0)(TEXTS)
+def test_both_forms_of_the_weights_find_nearly_the_same(encoder, model, integer):
+    floating = predictor(torch_forward(model), encoder, 0, model.tag_table(0))(TEXTS)
     same = sum(len(set(a) & set(b)) for a, b in zip(integer, floating, strict=True))
     assert same >= 0.9 * max(sum(map(len, integer)), sum(map(len, floating)))
 
 
-def test_the_forms_differ_in_few_spans_of_the_evaluation_sets_and_score_alike(encoder):
+def test_the_forms_differ_in_few_spans_of_the_evaluation_sets_and_score_alike(encoder, model):
     rows = [json.loads(line) for path in sorted(SETS.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
     texts = [row["text"] for row in rows]
     true = [[LabelledSpan(one["start"], one["end"], one["label"]) for one in row["entities"]] for row in rows]
-    integer = predictor(onnx_forward(FOLDER), encoder, LAYERS, 0)(texts)
-    floating = predictor(torch_forward(CharacterTagger.from_folder(FOLDER)), encoder, LAYERS, 0)(texts)
+    integer = predictor(onnx_forward(FOLDER), encoder, 0, model.tag_table(0))(texts)
+    floating = predictor(torch_forward(model), encoder, 0, model.tag_table(0))(texts)
     alike = score_spans(integer, floating).micro
     print(f"{alike.found + alike.true - 2 * alike.right} of {alike.found + alike.true} spans stand in one form only")
     assert alike.f1 > 0.93

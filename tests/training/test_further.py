@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
 from model_folder import make_model_folder
 from own_genres import TAXONOMY, genre_lines, held_out_genres
 
@@ -70,6 +71,28 @@ def test_the_new_label_stands_after_the_old_ones_and_the_other_layer_is_as_it_wa
     config = json.loads((made.folder / "config.json").read_text("utf-8"))
     assert (config["name"], config["revision"]) == ("tiny+GENRE", made.revision)
     assert {"data", "labels", "code", "from"} <= set(config["trained_on"])
+
+
+def test_a_new_label_gets_the_transitions_that_labels_have_on_average(tiny, data, labels, tmp_path):
+    begun = CharacterTagger.from_folder(tiny)
+    with torch.no_grad():
+        begun.moves[0].copy_(torch.arange(144).reshape(12, 12) / 100)
+        begun.stays[0].fill_(0.5)
+    begun.save(
+        tmp_path / "with",
+        name="with",
+        tokenizer_json=(tiny / "tokenizer.json").read_text("utf-8"),
+        characters=json.loads((tiny / "characters.json").read_text("utf-8"))["characters"],
+        trained_on={},
+    )
+    made = train_further(str(tmp_path / "with"), data, labels, tmp_path / "out")
+    old, new = (CharacterTagger.from_folder(folder).moves[0].detach() for folder in (tmp_path / "with", made.folder))
+    kept = [*range(11), 12]  # GENRE stands before outside
+    torch.testing.assert_close(new[kept][:, kept], old)
+    torch.testing.assert_close(new[11, kept], old[:11].mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(new[kept, 11], old[:, :11].mean(1), atol=1e-4, rtol=0)
+    assert float(new[11, 11]) == pytest.approx(float(old[:11, :11].mean()), abs=1e-4)
+    assert CharacterTagger.from_folder(made.folder).stays[0].tolist() == pytest.approx([0.5] * 12)
 
 
 def test_a_cut_run_taken_up_again_ends_in_the_same_weights(tiny, data, labels, tmp_path):

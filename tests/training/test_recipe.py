@@ -59,3 +59,10 @@ def test_what_is_wrong_is_named(tmp_path, old, new, message):
     (tmp_path / "recipe.toml").write_text(TINY.read_text("utf-8").replace(old, new, 1), "utf-8")
     with pytest.raises(ValueError, match=message):
         read_recipe(tmp_path / "recipe.toml")
+
+
+def test_a_crf_goes_with_no_other_temperature_than_one(tmp_path):
+    wrong = BUNDLED.read_text("utf-8").replace("temperature = 1.0", "temperature = 2.0")
+    (tmp_path / "recipe.toml").write_text(wrong, "utf-8")
+    with pytest.raises(ValueError, match=r"teacher\.temperature is 2\.0; with loop\.transition_rate it must be 1"):
+        read_recipe(tmp_path / "recipe.toml")

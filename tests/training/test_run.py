@@ -11,6 +11,7 @@ import torch
 from training_corpus import write_data_folder
 
 from worker.ner.encoding import CharacterEncoder
+from worker.ner.model_config import read_config
 from worker.ner.network import CharacterTagger
 from worker.training.corpora import read_gold
 from worker.training.evaluation import evaluate
@@ -44,7 +45,8 @@ def test_training_learns_the_sentences_it_is_shown(trained, data):
     assert steps[-1].loss < steps[0].loss
     model, encoder = CharacterTagger.from_folder(result.folder), CharacterEncoder.from_folder(result.folder)
     scores = evaluate(
-        predictor(torch_forward(model), encoder, LAYERS, 0), read_gold(data / "klue_ner_dev_b.jsonl", "fine")
+        predictor(torch_forward(model), encoder, 0, model.tag_table(0)),
+        read_gold(data / "klue_ner_dev_b.jsonl", "fine"),
     )
     assert scores.micro.f1 > 0.5
 
@@ -59,12 +61,30 @@ def test_the_model_folder_has_every_file_and_says_what_it_was_trained_on(trained
     assert {"recipe", "data/klue_ner_train.jsonl"} <= set(config["trained_on"])
 
 
+def test_transitions_are_learned_and_the_engines_decode_with_them(trained):
+    result, _ = trained
+    model, config = CharacterTagger.from_folder(result.folder), read_config(result.folder)
+    for number, name in enumerate(("fine", "klue")):
+        learned, read = model.tag_table(number).transitions, config.layers[name].transitions
+        assert abs(learned.moves).max() > 0.05
+        assert (learned.moves == read.moves).all()
+        assert (learned.stays == read.stays).all()
+
+
+def test_without_a_rate_for_them_there_are_no_transitions(data, tmp_path):
+    recipe = tmp_path / "plain.toml"
+    recipe.write_text(RECIPE.read_text("utf-8").replace("transition_rate = 1e-2", "transition_rate = 0"), "utf-8")
+    result = train(recipe, tmp_path / "out", data=data)
+    assert "transitions" not in (result.folder / "config.json").read_text("utf-8")
+
+
 def test_both_kinds_of_weights_find_nearly_the_same_spans(trained, data):
     result, _ = trained
     encoder = CharacterEncoder.from_folder(result.folder)
     texts = [text for text, _ in read_gold(data / "klue_ner_dev_b.jsonl", "klue")]
-    floating = predictor(torch_forward(CharacterTagger.from_folder(result.folder)), encoder, LAYERS, 1)(texts)
-    integer = predictor(onnx_forward(result.folder), encoder, LAYERS, 1)(texts)
+    model = CharacterTagger.from_folder(result.folder)
+    floating = predictor(torch_forward(model), encoder, 1, model.tag_table(1))(texts)
+    integer = predictor(onnx_forward(result.folder), encoder, 1, model.tag_table(1))(texts)
     both = sum(len(set(a) & set(b)) for a, b in zip(floating, integer, strict=True))
     assert both >= 0.9 * max(sum(map(len, floating)), sum(map(len, integer)))
 
@@ -103,7 +123,8 @@ def test_a_student_keeps_the_layers_named_and_learns_from_its_teacher(trained, d
     assert len(CharacterTagger.from_folder(trained[0].folder).encoder.encoder.layer) == 2
     encoder = CharacterEncoder.from_folder(result.folder)
     scores = evaluate(
-        predictor(torch_forward(student), encoder, LAYERS, 0), read_gold(data / "klue_ner_dev_b.jsonl", "fine")
+        predictor(torch_forward(student), encoder, 0, student.tag_table(0)),
+        read_gold(data / "klue_ner_dev_b.jsonl", "fine"),
     )
     assert scores.micro.f1 > 0.5
 
@@ -226,7 +247,7 @@ def student_recipe(folder, layers=(1,)):
     (folder / "tiny.toml").write_text(RECIPE.read_text("utf-8"), "utf-8")
     head, _, rest = RECIPE.read_text("utf-8").partition("[model]")
     rest = rest.partition("[data]")[2].replace("unlabelled_reviews = 0", "unlabelled_reviews = 5")
-    keys = f'recipes = ["tiny.toml"]\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 2.0\ndoubt = 0.05\n\n'
+    keys = f'recipes = ["tiny.toml"]\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 1.0\ndoubt = 0.05\n\n'
     teacher = "[teacher]\n" + keys + "[data]"
     (folder / "student.toml").write_text(head + teacher + rest, "utf-8")
     return folder / "student.toml"

@@ -12,7 +12,7 @@ from worker.training.tagging import predictor, torch_forward
 def predict(tmp_path_factory):
     folder = make_model_folder(tmp_path_factory.mktemp("model"))
     model = CharacterTagger.from_folder(folder)
-    return predictor(torch_forward(model), CharacterEncoder.from_folder(folder), model.layers, 0)
+    return predictor(torch_forward(model), CharacterEncoder.from_folder(folder), 0, model.tag_table(0))
 
 
 def test_spans_do_not_depend_on_the_other_texts_or_their_order(predict):

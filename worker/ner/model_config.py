@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from worker.ner.errors import ModelError
-from worker.ner.tags import TagTable
+from worker.ner.tags import TagTable, Transitions
 
 FORMAT: Final = "koner-character-tagger/1"
 ONNX_FILE: Final = "model.int8.onnx"
@@ -51,10 +53,22 @@ def read_config(folder: Path) -> ModelConfig:
     if config.get("format") != FORMAT:
         raise ModelError(f"{path}: format is {config.get('format')!r}, this program reads {FORMAT!r}")
     try:
-        layers = {str(layer["name"]): TagTable.of(layer["tags"], strict=True) for layer in config["layers"]}
+        layers = {str(layer["name"]): _tag_table(layer) for layer in config["layers"]}
         name, revision, max_pieces = str(config["name"]), str(config["revision"]), int(config["max_pieces"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: damaged ({type(error).__name__}: {error}); copy the model again") from None
     if not layers or max_pieces < 3:
         raise ModelError(f"{path}: damaged (no label layers, or max_pieces below 3); copy the model again")
     return ModelConfig(folder, name, revision, max_pieces, layers)
+
+
+def _tag_table(layer: Mapping[str, Any]) -> TagTable:
+    return TagTable.of(layer["tags"], strict=True, transitions=read_transitions(layer))
+
+
+def read_transitions(layer: Mapping[str, Any]) -> Transitions | None:
+    """The transitions of a label layer of the config; None where it was trained without."""
+    stored = layer.get("transitions")
+    if stored is None:
+        return None
+    return Transitions(np.array(stored["moves"], np.float32), np.array(stored["stays"], np.float32))

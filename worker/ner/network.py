@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from worker.ner.layers import LabelLayer
+from worker.ner.model_config import read_transitions
+from worker.ner.tags import TagTable, Transitions
 
 FORMAT: Final = "koner-character-tagger/1"
 WEIGHTS: Final = "model.safetensors"
 ONNX_WEIGHTS: Final = "model.int8.onnx"
 _SCALE: Final = ".scale"
+_TRANSITIONS: Final = ("moves.", "stays.")  # parameters that the config holds
+_DECIMALS: Final = 4  # of transitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class CharacterTagger(nn.Module):
 
     Each character sees the state of the piece that covers it, its own embedding and its place in the piece and in the
     word; two convolutions with a residual mix neighbours, and one linear map per label layer gives the logits.
+    Beside them stand the transitions of each layer, which take no part in the logits: see `Transitions`.
     """
 
     def __init__(
@@ -70,6 +75,9 @@ class CharacterTagger(nn.Module):
         self.norm_out = nn.LayerNorm(head.width)
         self.dropout = nn.Dropout(dropout)
         self.classifiers = nn.ModuleList(nn.Linear(head.width, len(layer.tags)) for layer in layers)
+        counts = [len(layer.tags) // 2 for layer in layers]
+        self.moves = nn.ParameterList(nn.Parameter(torch.zeros(count + 1, count + 1)) for count in counts)
+        self.stays = nn.ParameterList(nn.Parameter(torch.zeros(count)) for count in counts)
         for table in (self.character, self.place_in_piece, self.place_in_word):
             nn.init.normal_(table.weight, std=0.05)
 
@@ -101,6 +109,11 @@ class CharacterTagger(nn.Module):
         out = self.dropout(self.norm_out(seen + mixed))
         return tuple(classifier(out) for classifier in self.classifiers)
 
+    def tag_table(self, layer: int) -> TagTable:
+        """The tags of a label layer, with the transitions as they are now."""
+        moves, stays = (part[layer].detach().float().cpu().numpy().copy() for part in (self.moves, self.stays))
+        return TagTable.of(self.layers[layer].tags, strict=True, transitions=Transitions(moves, stays))
+
     @classmethod
     def from_folder(cls, path: str | Path) -> "CharacterTagger":
         """Load a model folder for inference, in float32 on the CPU.
@@ -113,8 +126,11 @@ class CharacterTagger(nn.Module):
             raise ValueError(f"{folder / 'config.json'}: format is {config.get('format')!r}, not {FORMAT!r}")
         layers = tuple(LabelLayer(layer["name"], tuple(layer["tags"])) for layer in config["layers"])
         model = cls(EncoderShape(**config["encoder"]), HeadShape(**config["head"]), layers)
-        stored = load_file(folder / WEIGHTS)
-        model.load_state_dict({name: torch.from_numpy(value) for name, value in dequantised(stored).items()})
+        stored = dequantised(load_file(folder / WEIGHTS))
+        for number, layer in enumerate(config["layers"]):
+            found = read_transitions(layer) or Transitions.none(len(layer["tags"]) // 2)
+            stored |= {f"moves.{number}": found.moves, f"stays.{number}": found.stays}
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
         return model.eval()
 
     def save(
@@ -127,7 +143,10 @@ class CharacterTagger(nn.Module):
         """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(quantised({name: value.numpy() for name, value in self.state_dict().items()}), folder / WEIGHTS)
+        weights = {
+            name: value.numpy() for name, value in self.state_dict().items() if not name.startswith(_TRANSITIONS)
+        }
+        save_file(quantised(weights), folder / WEIGHTS)
         (folder / "tokenizer.json").write_text(tokenizer_json, "utf-8")
         _write_json(folder / "characters.json", {"characters": characters})
         config = {
@@ -137,11 +156,22 @@ class CharacterTagger(nn.Module):
             "max_pieces": self.encoder_shape.positions,
             "encoder": asdict(self.encoder_shape),
             "head": asdict(self.head_shape),
-            "layers": [{"name": layer.name, "tags": list(layer.tags)} for layer in self.layers],
+            "layers": [self._layer(number) for number in range(len(self.layers))],
             "trained_on": dict(trained_on),
         }
         _write_json(folder / "config.json", config)
         write_revision(folder)
+
+    def _layer(self, number: int) -> dict[str, Any]:
+        """A label layer as the config has it; transitions that add nothing are left out."""
+        found = self.tag_table(number).transitions
+        layer: dict[str, Any] = {"name": self.layers[number].name, "tags": list(self.layers[number].tags)}
+        if found.any:
+            layer["transitions"] = {
+                part: np.round(values.astype(np.float64), _DECIMALS).tolist()
+                for part, values in (("moves", found.moves), ("stays", found.stays))
+            }
+        return layer
 
 
 def _convolved(convolution: nn.Conv1d, seen: Tensor) -> Tensor:
@@ -157,12 +187,15 @@ def _convolved(convolution: nn.Conv1d, seen: Tensor) -> Tensor:
 
 
 def write_revision(folder: Path) -> str:
-    """Set the config's `revision` to the first 12 hex digits of a SHA-256 over the weights files; returns it."""
+    """Set the config's `revision` to the first 12 hex digits of a SHA-256 over weights and transitions; returns it."""
     digest = hashlib.sha256()
     for name in (WEIGHTS, ONNX_WEIGHTS):
         if (folder / name).exists():
             digest.update((folder / name).read_bytes())
     config = json.loads((folder / "config.json").read_text("utf-8"))
+    for layer in config["layers"]:
+        if "transitions" in layer:
+            digest.update(json.dumps(layer["transitions"]).encode())
     config["revision"] = digest.hexdigest()[:12]
     _write_json(folder / "config.json", config)
     return cast(str, config["revision"])

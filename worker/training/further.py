@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from worker.ner.layers import LabelLayer
 from worker.ner.loading import BUNDLED
@@ -47,6 +47,7 @@ _LOOP: Final = LoopRecipe(
     characters=700,
     encoder_rate=5e-5,
     head_rate=1e-3,
+    transition_rate=0,
     weight_decay=0.01,
     warm_up=0.1,
     dropout=0.1,
@@ -203,7 +204,8 @@ def _made(count: int, seed: int) -> list[str]:
 
 
 def _predict(forward: Forward, begun: Start, plan: _Plan) -> Predict:
-    return predictor(forward, begun.encoder, begun.model.layers, plan.labels.number)
+    number = plan.labels.number
+    return predictor(forward, begun.encoder, number, begun.model.tag_table(number))
 
 
 def _widen(model: CharacterTagger, labels: Labels) -> None:
@@ -217,7 +219,20 @@ def _widen(model: CharacterTagger, labels: Labels) -> None:
         new.weight[: old.out_features] = old.weight
         new.bias[: old.out_features] = old.bias
     model.classifiers[labels.number] = new
+    model.moves[labels.number] = nn.Parameter(_widened(model.moves[labels.number].detach(), len(labels.new)))
+    stays = model.stays[labels.number].detach()
+    model.stays[labels.number] = nn.Parameter(torch.cat([stays, stays.mean().expand(len(labels.new))]))
     model.layers = (*model.layers[: labels.number], labels.wide, *model.layers[labels.number + 1 :])
+
+
+def _widened(moves: Tensor, more: int) -> Tensor:
+    """Transitions with `more` labels before the last state, which is outside: each as the others are on average."""
+    labels = len(moves) - 1
+    of = [*range(labels), *[labels + 1] * more, labels]  # where each state's transitions come from
+    mean = moves[:labels].mean(0, keepdim=True)
+    rows = torch.cat([moves, mean])
+    whole = torch.cat([rows, rows[:, :labels].mean(1, keepdim=True)], dim=1)
+    return whole[of][:, of].clone()
 
 
 def _freeze_lower_half(model: CharacterTagger) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from worker.ner.decoding import decode
 from worker.ner.layers import LabelLayer
-from worker.ner.tags import TagTable
 from worker.training.labels import LabelledSpan, tags_of
 from worker.training.own_lines import OwnText
 from worker.training.start import Start
@@ -60,7 +59,7 @@ def lessons_of(
     that label.
     """
     forward = torch_forward(begun.model)
-    table = TagTable.of(begun.model.layers[labels.number].tags, strict=True)
+    table = begun.model.tag_table(labels.number)
     forms = {
         own.text[span.start : span.end]
         for own in (*texts, *forms_of)

@@ -14,8 +14,9 @@ from torch.nn.functional import cross_entropy, kl_div
 from worker.ner.encoding import CharacterEncoder
 from worker.ner.network import CharacterTagger
 from worker.training.base import SPECIALS
-from worker.training.examples import Example, Noise, batches, with_noise
+from worker.training.examples import Example, Float16, Noise, batches, with_noise
 from worker.training.labels import UNLABELLED
+from worker.training.likelihood import Lattice, negative_log_likelihood
 from worker.training.recipe import LoopRecipe, TeacherRecipe
 
 _UNKNOWN: Final = SPECIALS.index("<unk>")
@@ -63,11 +64,14 @@ class Trainer:
         self._bfloat16 = recipe.bfloat16 and _has_bfloat16(next(model.parameters()).device)
         encoding = list(model.encoder.parameters())
         known = {id(parameter) for parameter in encoding}
+        transitions = [*model.moves, *model.stays]
+        known |= {id(parameter) for parameter in transitions}
         head = [parameter for parameter in model.parameters() if id(parameter) not in known]
         self._optimiser = torch.optim.AdamW(
             [
                 {"params": encoding, "lr": recipe.encoder_rate, "peak": recipe.encoder_rate},
                 {"params": head, "lr": recipe.head_rate, "peak": recipe.head_rate},
+                {"params": transitions, "lr": recipe.transition_rate, "peak": recipe.transition_rate},
             ],
             weight_decay=recipe.weight_decay,
             fused=True,
@@ -138,13 +142,7 @@ class Trainer:
         device = inputs["input_ids"].device.type
         with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
             logits = self._model(**inputs)
-        losses = [
-            cross_entropy(layer.float().flatten(0, 1), target.flatten(), ignore_index=UNLABELLED)
-            for layer, target in zip(logits, targets, strict=True)
-            if bool((target != UNLABELLED).any())
-        ]
-        if self._teacher:
-            losses += _taught_losses(logits, examples, self._teacher)
+        losses = self._losses(logits, targets, inputs["characters"] != 0, examples)
         if not losses:
             return
         loss = torch.stack(losses).sum()
@@ -154,6 +152,30 @@ class Trainer:
         self._optimiser.zero_grad()
         value = float(loss.detach())
         self._state.loss = value if self._state.loss == 0 else 0.99 * self._state.loss + 0.01 * value
+
+    def _losses(
+        self, logits: Sequence[Tensor], targets: Sequence[Tensor], real: Tensor, examples: Sequence[Example]
+    ) -> list[Tensor]:
+        """Of the labels and of the teacher, for each layer in which some text has any."""
+        losses = []
+        taught = [row for row, example in enumerate(examples) if example.taught] if self._teacher else []
+        for number, (layer, target) in enumerate(zip(logits, targets, strict=True)):
+            layer, labelled = layer.float(), bool((target != UNLABELLED).any())
+            temperature = self._teacher.temperature if self._teacher else 1.0
+            if self._recipe.transition_rate:
+                moves, stays = self._model.moves[number], self._model.stays[number]
+                lattice = Lattice(layer, real, moves, stays, self._model.tag_table(number))
+                if labelled:
+                    losses.append(negative_log_likelihood(lattice, target))
+                likely = lattice.log_probabilities() if taught else layer
+            else:
+                if labelled:
+                    losses.append(cross_entropy(layer.flatten(0, 1), target.flatten(), ignore_index=UNLABELLED))
+                likely = (layer / temperature).log_softmax(-1)
+            if self._teacher and taught:
+                logits_of = [(likely[row, : len(examples[row].text)], examples[row].taught[number]) for row in taught]
+                losses.append(self._teacher.weight * _divergence(logits_of, temperature))
+        return losses
 
     def _tensors(self, batch: list[Example]) -> tuple[dict[str, Tensor], list[Tensor]]:
         device = next(self._model.parameters()).device
@@ -188,20 +210,13 @@ def _has_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _taught_losses(logits: Sequence[Tensor], examples: list[Example], teacher: TeacherRecipe) -> list[Tensor]:
-    """The divergence from the teacher's labels of each layer, over the characters that it labelled.
+def _divergence(of_rows: Sequence[tuple[Tensor, Float16]], temperature: float) -> Tensor:
+    """From the teacher's labels, a mean over characters of texts' log-probabilities [C, tags] and its logits.
 
     Scaled by the temperature squared, so that the weight means the same at every temperature (Hinton et al. 2015,
     "Distilling the Knowledge in a Neural Network").
     """
-    rows = [row for row, example in enumerate(examples) if example.taught]
-    if not rows:
-        return []
-    losses = []
-    for number, layer in enumerate(logits):
-        own = torch.cat([layer[row, : len(examples[row].text)] for row in rows]).float() / teacher.temperature
-        taught = np.concatenate([examples[row].taught[number] for row in rows])
-        wanted = torch.from_numpy(taught).to(layer.device).float() / teacher.temperature
-        divergence = kl_div(own.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True)
-        losses.append(teacher.weight * teacher.temperature**2 * divergence)
-    return losses
+    own = torch.cat([likely for likely, _ in of_rows])
+    taught = torch.from_numpy(np.concatenate([logits for _, logits in of_rows])).to(own.device).float()
+    wanted = (taught / temperature).log_softmax(-1)
+    return temperature**2 * kl_div(own, wanted, reduction="batchmean", log_target=True)

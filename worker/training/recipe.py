@@ -52,7 +52,7 @@ class TeacherRecipe:
     recipes: list[str]  # that make the teachers, relative to this one
     layers: list[int]  # of the first teacher's encoder, that the student keeps
     weight: float  # of the teachers' labels in the loss, the mean of their probabilities; the data's own have 1
-    temperature: float  # that both sides' logits are divided by
+    temperature: float  # that both sides' logits are divided by; 1 with a CRF
     doubt: float  # projected labels to which the teachers give a lower probability are left out of the loss; 0 for none
 
 
@@ -67,6 +67,7 @@ class LoopRecipe:
     characters: int  # the most characters in a batch, padding counted
     encoder_rate: float
     head_rate: float
+    transition_rate: float  # of a CRF's; 0 for none: the cross-entropy of each character for itself
     weight_decay: float
     warm_up: float  # part of the run
     dropout: float  # in the head
@@ -106,6 +107,10 @@ def read_recipe(path: Path) -> Recipe:
         loop=_section(LoopRecipe, table, "loop", path),
         sha256=hashlib.sha256(raw).hexdigest(),
     )
+    if recipe.teacher and recipe.loop.transition_rate and recipe.teacher.temperature != 1:
+        raise ValueError(
+            f"{path}: teacher.temperature is {recipe.teacher.temperature}; with loop.transition_rate it must be 1"
+        )
     for name in _FRACTIONS:
         if not 0 <= getattr(recipe.loop, name) < 1:
             raise ValueError(f"{path}: loop.{name} is {getattr(recipe.loop, name)}; it must be in [0, 1)")

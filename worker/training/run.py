@@ -16,7 +16,6 @@ from worker.ner.network import ONNX_WEIGHTS, WEIGHTS, write_revision
 from worker.training.evaluation import SpanScores, evaluate
 from worker.training.export import export_onnx, onnx_forward
 from worker.training.gather import TrainingData, character_table, gather
-from worker.training.labels import LAYERS
 from worker.training.loop import Step, Trainer
 from worker.training.queries import make_queries
 from worker.training.recipe import Recipe, read_recipe
@@ -168,7 +167,7 @@ def code_sha256() -> str:
 
 def _score(forward: Forward, begun: Start, gathered: TrainingData) -> SpanScores:
     pairs = [(sentence.text, sentence.fine or ()) for sentence in gathered.kept_aside]
-    return evaluate(predictor(forward, begun.encoder, LAYERS, 0), pairs)
+    return evaluate(predictor(forward, begun.encoder, 0, begun.model.tag_table(0)), pairs)
 
 
 def _both(scores: SpanScores) -> tuple[float, float]:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from worker.ner.decoding import decode
 from worker.ner.encoding import CharacterEncoder, Int64
-from worker.ner.layers import LabelLayer
 from worker.ner.network import CharacterTagger
 from worker.ner.tags import TagTable
 from worker.training.evaluation import Predict
@@ -34,9 +33,8 @@ def torch_forward(model: CharacterTagger) -> Forward:
     return forward
 
 
-def predictor(forward: Forward, encoder: CharacterEncoder, layers: Sequence[LabelLayer], layer: int) -> Predict:
-    """Spans of one label layer, decoded as the engines do. Texts must fit the model's positions."""
-    tags = TagTable.of(layers[layer].tags, strict=True)
+def predictor(forward: Forward, encoder: CharacterEncoder, layer: int, tags: TagTable) -> Predict:
+    """Spans of a label layer, whose tags are `tags`, decoded as engines do. Texts must fit the model's positions."""
 
     def predict(texts: Sequence[str]) -> list[list[LabelledSpan]]:
         found: list[list[LabelledSpan]] = [[] for _ in texts]
