@@ -81,10 +81,16 @@ def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], r
     run.mkdir(parents=True, exist_ok=True)
     never = recipe.parent / plan.data.never if plan.data.never else None
     by_hand = recipe.parent / plan.data.by_hand if plan.data.by_hand else None
-    gathered = gather(inputs.data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never, by_hand)
+
+    def gathered_now() -> TrainingData:
+        return gather(inputs.data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never, by_hand)
+
+    if plan.teacher and not teachers:
+        gathered_now()  # what is wrong with the data is said before hours of training; it is held only after them
+        teachers = [_trained(recipe.parent / name, inputs) for name in plan.teacher.recipes]
+    gathered = gathered_now()
     log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
     if plan.teacher:
-        teachers = teachers or [_trained(recipe.parent / name, inputs) for name in plan.teacher.recipes]
         begun = start_from(teachers[0], plan.teacher.layers, plan.loop)
         log.info("labelling with the teachers %s", ", ".join(map(str, teachers)))
         gathered = gathered.taught(teacher_of(teachers, run, plan.teacher.doubt))
