@@ -114,3 +114,13 @@ def test_numbers_that_are_not_finite_are_an_error():
 def test_an_empty_batch_and_empty_texts():
     assert decode(np.zeros((0, 4, 5), np.float32), np.zeros(0, np.int64), TABLE) == []
     assert decode(np.zeros((2, 1, 5), np.float32), np.zeros(2, np.int64), TABLE) == [[], []]
+
+
+@both_tables
+def test_scores_are_probabilities_where_the_likeliest_tags_are_illegal_and_the_others_hopeless(table):
+    logits = np.full((1, 60, len(TAGS)), -5000.0, np.float32)
+    logits[0, :, 2] = 5000.0
+    logits[0, ::2, 4] = 5001.0
+    (spans,) = decode(logits, np.array([60]), table)
+    assert spans
+    assert all(0 <= span.score <= 1 for span in spans)

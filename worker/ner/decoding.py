@@ -14,6 +14,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
+_FURTHEST = -200.0  # logits behind the best at a place; further ones would leave a path no weight at all
+
 
 def decode(logits: Float32, lengths: Int64, tags: TagTable, spaces: Bool | None = None) -> list[list[Span]]:
     """Spans of each text, in order, in places of the axis that is tagged.
@@ -107,7 +109,8 @@ def _likely(logits: Float32, real: Bool, chosen: Int64, tags: TagTable) -> NDArr
     width = logits.shape[1]
     begin_tags, labels = np.append(tags.begins, tags.outside), len(tags.labels)
     moves, stays = np.exp(tags.transitions.moves.astype(np.float64)), np.exp(tags.transitions.stays.astype(np.float64))
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True)).transpose(1, 0, 2).astype(np.float64)
+    behind = (logits - logits.max(axis=-1, keepdims=True)).transpose(1, 0, 2).astype(np.float64)
+    weights = np.exp(np.maximum(behind, _FURTHEST))
     entering, staying = weights[:, :, begin_tags], weights[:, :, tags.insides] * stays
     entering[~real.T] = staying[~real.T] = 0  # padding is outside
     entering[~real.T, -1] = 1
