@@ -15,7 +15,7 @@ from worker import logs
 from worker.app import HostError, MakePipeline, create_app
 from worker.ner.engine import Engine
 from worker.ner.errors import ModelError
-from worker.ner.loading import load_engine
+from worker.ner.loading import engine_of
 from worker.settings import Settings, SettingsError, unknown_variables
 from worker.stream.errors import StreamError
 from worker.stream.pipeline import Pipeline
@@ -107,14 +107,7 @@ def _leave(_: int, __: FrameType | None) -> NoReturn:
 
 
 def _load(settings: Settings) -> Engine:
-    engine = load_engine(
-        settings.model,
-        taxonomy=settings.taxonomy,
-        engine=settings.engine,
-        device=settings.device,
-        precision=settings.precision,
-        threads=settings.threads,
-    )
+    engine = engine_of(settings)
     info = engine.info
     log.info("model %s %s, taxonomy %s, %s on %s", info.name, info.revision, info.taxonomy, info.engine, info.device)
     return engine

@@ -30,17 +30,10 @@ def quiet_logs() -> None:
 def engine_of(settings: "Settings") -> "Engine":
     """The engine that the settings ask for; only warnings are logged from here on."""
     from worker.ner.errors import ModelError
-    from worker.ner.loading import load_engine
+    from worker.ner.loading import engine_of as load
 
     quiet_logs()
     try:
-        return load_engine(
-            settings.model,
-            taxonomy=settings.taxonomy,
-            engine=settings.engine,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads,
-        )
+        return load(settings)
     except ModelError as error:
         fail(str(error))

@@ -233,16 +233,9 @@ async def _settle(task: Awaitable[Any]) -> None:
 
 
 def _load_engine(settings: Settings) -> Engine:
-    from worker.ner.loading import load_engine
+    from worker.ner.loading import engine_of
 
-    return load_engine(
-        settings.model,
-        taxonomy=settings.taxonomy,
-        engine=settings.engine,
-        device=settings.device,
-        precision=settings.precision,
-        threads=settings.threads,
-    )
+    return engine_of(settings)
 
 
 def _usual_port() -> int:

@@ -6,7 +6,7 @@ import os
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from worker.ner.engine import Engine
 from worker.ner.errors import EngineError, ModelError
@@ -22,6 +22,40 @@ PRECISIONS: Final = ("auto", "float32", "bfloat16", "float16")
 SELF_CHECK: Final = "이병헌은 2009년 서울에서 영화를 봤다."
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia")
+
+
+class EngineSettings(Protocol):
+    """What the program's settings say of the engine: see `load_engine`."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def taxonomy(self) -> str: ...
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def threads(self) -> int | None: ...
+
+
+def engine_of(settings: EngineSettings) -> Engine:
+    """The engine that the settings ask for. Raises `ModelError`, as `load_engine` does."""
+    return load_engine(
+        settings.model,
+        taxonomy=settings.taxonomy,
+        engine=settings.engine,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+    )
 
 
 def load_engine(
