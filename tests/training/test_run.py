@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_corpus import write_data_folder
 
+from worker.ner.decoding import best_tags, decode
 from worker.ner.encoding import CharacterEncoder
 from worker.ner.model_config import read_config
 from worker.ner.network import CharacterTagger
@@ -175,6 +176,36 @@ def test_a_teacher_labels_no_text_twice(trained, tmp_path):
         assert np.array_equal(ours, theirs)
     teach([example("짧다"), example("새 글")])
     assert parts == [1]
+
+
+def test_a_crf_as_a_teacher_gives_the_probabilities_that_its_spans_are_scored_by(trained, data, tmp_path):
+    folder = tmp_path / "crf"
+    shutil.copytree(trained[0].folder, folder, ignore=shutil.ignore_patterns("run"))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    moves = config["layers"][0]["transitions"]["moves"]
+    for row in moves:
+        row[-1] -= 1.5  # outside is unlikely: a character's own softmax says less than half of it
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    encoder, forward, tags = (
+        CharacterEncoder.from_folder(folder),
+        onnx_forward(folder),
+        read_config(folder).layers["fine"],
+    )
+    apart = 0.0
+    for text, _ in read_gold(data / "klue_ner_dev_b.jsonl", "fine")[:5]:
+        outside = np.zeros(len(text), np.int16)
+        (example,) = teacher_of([folder], tmp_path)([Example(text, outside, outside)])
+        taught = np.exp(example.taught[0].astype(np.float64))
+        logits = np.asarray(forward(encoder.collate(encoder.encode([text])))[0])
+        chosen = best_tags(logits, np.ones((1, len(text)), bool), tags)[0]
+        (spans,) = decode(logits, np.array([len(text)]), tags)
+        assert spans
+        for span in spans:
+            places = np.arange(span.start, span.end)
+            assert taught[places, chosen[places]].mean() == pytest.approx(span.score, abs=2e-3)
+        softmax = np.exp(logits[0]) / np.exp(logits[0]).sum(-1, keepdims=True)
+        apart = max(apart, float(np.abs(taught - softmax).max()))
+    assert apart > 0.1
 
 
 def test_several_teachers_give_the_mean_of_their_probabilities(trained, tmp_path):

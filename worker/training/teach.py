@@ -1,4 +1,7 @@
-"""Teachers' labels for a student to learn: logits for every character, from the teachers' int8 ONNX files."""
+"""Teachers' labels for a student to learn: logits for every character, from the teachers' int8 ONNX files.
+
+Those of a CRF are the logarithms of its probabilities, whose softmax they are.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -7,12 +10,18 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from worker.ner.encoding import CharacterEncoder
+from worker.ner.model_config import read_config
 from worker.ner.network import ONNX_WEIGHTS
+from worker.ner.tags import TagTable
 from worker.training.examples import Example, Float16
 from worker.training.export import onnx_forward
 from worker.training.labels import UNLABELLED
+from worker.training.likelihood import Lattice
+from worker.training.tagging import Logits
 
 _CHARACTERS: Final = 900  # in a batch, padding counted
 _LEAST: Final = 1e-7  # probability
@@ -31,7 +40,8 @@ def teacher_of(
     """
 
     def teach(examples: Sequence[Example]) -> list[Example]:
-        digest = hashlib.sha256(b"".join((folder / ONNX_WEIGHTS).read_bytes() for folder in folders)).hexdigest()
+        files = [folder / name for folder in folders for name in (ONNX_WEIGHTS, "config.json")]
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         labels = _read(kept / TAUGHT, digest)
         missing = sorted({example.text for example in examples} - labels.keys(), key=lambda text: (len(text), text))
         if missing:
@@ -70,6 +80,7 @@ def _mean(of_teachers: Sequence[tuple[Float16, ...]]) -> tuple[Float16, ...]:
 def _label(folder: Path, texts: Sequence[str], progress: Callable[[float], None]) -> Labels:
     """The logits of each text; texts of like length should stand together."""
     encoder, forward = CharacterEncoder.from_folder(folder), onnx_forward(folder)
+    layers = list(read_config(folder).layers.values())
     labels: Labels = {}
     at = 0
     while at < len(texts):
@@ -77,12 +88,25 @@ def _label(folder: Path, texts: Sequence[str], progress: Callable[[float], None]
         while end < len(texts) and (end + 1 - at) * len(texts[end]) <= _CHARACTERS:
             end += 1
         batch = texts[at:end]
-        logits = forward(encoder.collate(encoder.encode(batch)))
+        lengths = np.array([len(text) for text in batch])
+        found = forward(encoder.collate(encoder.encode(batch)))
+        logits = [_as_probabilities(of_layer, lengths, tags) for of_layer, tags in zip(found, layers, strict=True)]
         for row, text in enumerate(batch):
             labels[text] = tuple(layer[row, : len(text)].astype(np.float16) for layer in logits)
         at = end
         progress(at / len(texts))
     return labels
+
+
+def _as_probabilities(logits: Logits, lengths: NDArray[np.int64], tags: TagTable) -> Logits:
+    """Logits [B, C, K] whose softmax is the probability of each tag: of a CRF, not the ones it gives."""
+    if not tags.transitions.any:
+        return logits
+    real = np.arange(logits.shape[1]) < lengths[:, None]
+    moves, stays = torch.from_numpy(tags.transitions.moves), torch.from_numpy(tags.transitions.stays)
+    lattice = Lattice(torch.from_numpy(logits), torch.from_numpy(real), moves, stays, tags)
+    found: Logits = lattice.log_probabilities().numpy()
+    return found
 
 
 def _write(path: Path, digest: str, labels: Labels) -> None:
