@@ -118,7 +118,10 @@ def test_missing_data_is_named(tmp_path):
 
 def test_a_student_keeps_the_layers_named_and_learns_from_its_teacher(trained, data, tmp_path):
     recipe = student_recipe(tmp_path)
-    result = train(recipe, tmp_path / "student", data=data, teachers=[trained[0].folder])
+    labelled = []
+    result = train(recipe, tmp_path / "student", data=data, teachers=[trained[0].folder], labelling=labelled.append)
+    assert labelled == sorted(labelled)
+    assert labelled[-1] == 1
     student = CharacterTagger.from_folder(result.folder)
     assert student.encoder_shape.layers == 1
     assert len(CharacterTagger.from_folder(trained[0].folder).encoder.encoder.layer) == 2

@@ -253,13 +253,23 @@ def train(
             def show(step: "Step") -> None:
                 advance(step.part, f"step {step.step:,}, loss {step.loss:.3f}")
 
+            def show_labelling(part: float) -> None:
+                advance(part, "labelling with a teacher")
+
             try:
                 if start and data and labels:
                     texts = _texts(None, plain=False)
                     trained = train_further(start, data, labels, out, rehearsal=texts, resume=resume, progress=show)
                 elif recipe:
                     trained = train_model(
-                        recipe, out, data=data, base=base, teachers=teacher or (), resume=resume, progress=show
+                        recipe,
+                        out,
+                        data=data,
+                        base=base,
+                        teachers=teacher or (),
+                        resume=resume,
+                        progress=show,
+                        labelling=show_labelling,
                     )
             except (OSError, ValueError, ModelError) as error:
                 fail(str(error))

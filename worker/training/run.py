@@ -47,16 +47,17 @@ def train(
     teachers: Sequence[Path] = (),
     resume: bool = False,
     progress: Callable[[Step], None] = lambda step: None,
+    labelling: Callable[[float], None] = lambda part: None,
 ) -> Trained:
     """Train by `recipe` and write the model folder `out`; `out/run` keeps the checkpoint that `resume` takes up.
 
     `data` and `base` stand in for the recipe's own paths, which are relative to the recipe's folder. A recipe with
     teachers trains those first, and theirs before them, each recipe once, in `out/run/teachers`, unless the model
-    folders `teachers` are given.
+    folders `teachers` are given. `labelling` gets the part of the texts that a teacher has labelled, before training.
     Raises OSError for a file that isn't there, ValueError for a wrong recipe, wheel or number of teachers, and
     FileExistsError if `out` holds a run and `resume` is False.
     """
-    inputs = _Inputs(data, base, out / RUN_FOLDER / TEACHERS_FOLDER, progress)
+    inputs = _Inputs(data, base, out / RUN_FOLDER / TEACHERS_FOLDER, progress, labelling)
     return _train(recipe, out, inputs, teachers, resume)
 
 
@@ -68,6 +69,7 @@ class _Inputs:
     base: Path | None
     teachers: Path  # where recipes that come before are trained, each in a folder of its name
     progress: Callable[[Step], None]
+    labelling: Callable[[float], None]
 
 
 def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], resume: bool) -> Trained:
@@ -93,7 +95,7 @@ def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], r
     if plan.teacher:
         begun = start_from(teachers[0], plan.teacher.layers, plan.loop)
         log.info("labelling with the teachers %s", ", ".join(map(str, teachers)))
-        gathered = gathered.taught(teacher_of(teachers, run, plan.teacher.doubt))
+        gathered = gathered.taught(teacher_of(teachers, run, plan.teacher.doubt, inputs.labelling))
     elif plan.model:
         wheel = inputs.base or (recipe.parent / plan.model.base if plan.model.base else None)
         begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
