@@ -89,8 +89,12 @@ class Settings(BaseSettings):
     max_publish_bytes: int = Field(1_000_000, gt=0, description="largest record the broker takes, in bytes")
 
     # Bounds
-    max_in_flight_bytes: int = Field(64 * 1024 * 1024, gt=0, description="bytes of raw records between fetch and ack")
-    max_in_flight_records: int = Field(4_000, gt=0, description="records between fetch and acknowledgement")
+    max_in_flight_bytes: int = Field(
+        64 * 1024 * 1024, gt=0, description="bytes of raw records between fetch and ack; lanes share it equally"
+    )
+    max_in_flight_records: int = Field(
+        4_000, gt=0, description="records between fetch and acknowledgement; lanes share it equally"
+    )
     max_text_chars: int = Field(20_000, gt=0, description="longest text accepted, in code points")
     grace_seconds: float = Field(25.0, ge=0, description="time to finish what is in flight at SIGTERM")
     drain_seconds: float = Field(5.0, ge=0, description="time to finish what is in flight when partitions move")
@@ -113,7 +117,9 @@ class Settings(BaseSettings):
     web_port: int = Field(6066, ge=0, le=65535, description="port of /, /metrics, /health and /ready")
     live_records: bool = Field(True, description="the page at / shows the last enriched records, people's words")
     tracing_endpoint: str | None = Field(
-        None, min_length=1, description="where spans are sent by OTLP over HTTP, as http://127.0.0.1:4318/v1/traces"
+        None,
+        min_length=1,
+        description="where spans are sent by OTLP over HTTP, as http://127.0.0.1:4318/v1/traces; needs extra tracing",
     )
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text on a terminal, JSON lines elsewhere")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
