@@ -167,7 +167,8 @@ class _Smooth(nn.Module):
         states = states * self.smaller
         if not self.by_piece:
             return nn.functional.linear(states, self.weight, self.bias)
-        largest = states.abs().amax(-1, keepdim=True).clamp(min=_SMALLEST)
+        # They come out of GELU, which is never far below 0: what is largest is largest in size, and needs no `abs`.
+        largest = states.amax(-1, keepdim=True).clamp(min=_SMALLEST)
         return nn.functional.linear(states / largest, self.weight) * largest + self.bias
 
 
