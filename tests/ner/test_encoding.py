@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from model_folder import CHARACTERS, make_model_folder
 from tokenizers import Tokenizer, models
@@ -32,6 +32,7 @@ def test_every_character_is_covered_by_the_piece_that_the_tokenizer_says(encoder
     for text, encoding in zip(texts, encoder.encode(texts), strict=True):
         plain = "".join(" " if c.isspace() else "ㅋ" if c == "ᄏ" else c for c in text)
         expected = tokenizer.encode(plain)
+        assume(all(end - start <= 8 for start, end in expected.offsets))  # more are divided, as the next test says
         typed_marks = [3 if 0 < place < len(expected) - 1 and i < 3 else i for place, i in enumerate(expected.ids)]
         assert encoding.pieces.tolist() == typed_marks
         assert [len(encoding.piece_of), len(encoding.place_in_word)] == [len(text)] * 2
@@ -40,6 +41,19 @@ def test_every_character_is_covered_by_the_piece_that_the_tokenizer_says(encoder
             # A word mark alone before an unknown letter stands for nothing; both are said to cover the letter.
             if start < end and expected.offsets[index + 1][0] != start:
                 assert (encoding.piece_of[start:end] == index).all()
+
+
+@pytest.mark.parametrize("unknown", ["😀" * 20, "뷁龘" * 10])
+def test_what_the_vocabulary_lacks_has_as_many_pieces_as_it_is_long(encoder, tokenizer, unknown):
+    assert len(tokenizer.encode(unknown, add_special_tokens=False).ids) <= 2
+    for text in (unknown, f"영화 {unknown} 이병헌은"):
+        (encoding,) = encoder.encode([text])
+        start = text.index(unknown)
+        covering = encoding.piece_of[start : start + 20]
+        assert np.bincount(covering)[covering[0] :].tolist() in ([8, 8, 4], [7, 8, 5])  # 7 with a space before
+        assert (encoding.pieces[covering] == 3).all()
+        assert encoding.piece_of[-1] == len(encoding.pieces) - 2
+        assert (np.diff(encoding.piece_of) >= 0).all()
 
 
 @given(texts=st.lists(TEXTS, min_size=1, max_size=5))

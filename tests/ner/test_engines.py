@@ -102,6 +102,17 @@ def test_a_very_long_text_stays_linear_in_windows(engine):
     assert sum(window.tokens for window in encoded.windows) < 2 * 20_004
 
 
+@pytest.mark.parametrize("unknown", ["😂🤣", "▓░▒█", "مرحبا", "뷁쀍꽭뙗"])
+def test_what_the_vocabulary_lacks_costs_what_it_is_long(tagger_folder, unknown):
+    (encoded,) = load_engine(str(tagger_folder), taxonomy="movies", threads=1).encode([unknown * 2000])
+    length = len(encoded.payload.normalised.text)
+    for window in encoded.windows:
+        characters = len(window.payload.characters)
+        assert characters <= 4096
+        assert window.tokens >= characters / 4
+    assert sum(len(window.payload.characters) for window in encoded.windows) >= length > 1000
+
+
 def test_a_text_has_the_same_entities_beside_any_others(engine):
     sentences = ["이병헌은 영화를 좋아요", "서울", "부산에서 2019년 이병헌 영화 " * 3, "ㅋㅋ", "가나다 라마바 사아자"]
     together = entities_of(engine, sentences)

@@ -1,6 +1,7 @@
 """What the engines of a character tagger share: texts to windows of arrays, and logits to spans."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from worker.ner.tags import TagTable
 from worker.records import Span
 from worker.text.normalise import normalise
 from worker.text.windows import Range, cut_windows
+
+_CHARACTERS_OF_A_TOKEN: Final = 4
 
 
 class CharacterText:
@@ -33,7 +36,7 @@ class CharacterText:
         encoded = [Encoded(text, (), Layout(one, ())) for text, one in zip(texts, normalised, strict=True)]
         for index, encoding in zip(filled, encodings, strict=True):
             parts, ranges = self._cut(encoding)
-            windows = tuple(Window(part, len(part.pieces)) for part in parts)
+            windows = tuple(Window(part, _tokens(part)) for part in parts)
             encoded[index] = Encoded(texts[index], windows, Layout(normalised[index], ranges))
         return encoded
 
@@ -75,6 +78,11 @@ def read_encoder(config: ModelConfig) -> CharacterEncoder:
         raise ModelError(
             f"{config.folder}: its tokenizer cannot be read ({type(error).__name__}); copy the model again"
         ) from None
+
+
+def _tokens(part: Encoding) -> int:
+    """What a window costs: its pieces, or a quarter of its characters where those are many (a usual piece has 1.3)."""
+    return max(len(part.pieces), -(-len(part.characters) // _CHARACTERS_OF_A_TOKEN))
 
 
 def _part(encoding: Encoding, pieces: Range, characters: Range) -> Encoding:

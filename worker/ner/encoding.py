@@ -18,6 +18,7 @@ PADDING: Final = 0
 UNKNOWN: Final = 1
 WORD_MARK: Final = "▁"
 _CODE_POINTS: Final = 0x110000
+_MOST_OF_UNKNOWN: Final = 8  # characters that one unknown piece covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,16 @@ class CharacterEncoder:
         return cls(tokenizer, characters, head["places_in_piece"], head["places_in_word"])
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Encode each text, without a limit on its length: windows are the caller's."""
+        """Encode each text, without a limit on its length: windows are the caller's.
+
+        What the vocabulary lacks side by side is one unknown piece to the tokenizer, however long. It is several here,
+        so that a text's pieces tell what it costs.
+        """
         if not texts:
             return []
         plain = [text.translate(self._spelled) for text in texts]
         ids = [found.ids for found in self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)]
-        pieces_in = np.fromiter(map(len, ids), np.int64, len(ids))
+        pieces_in: Int64 = np.fromiter(map(len, ids), np.int64, len(ids))
         characters_in = np.fromiter(map(len, plain), np.int64, len(plain))
         pieces = np.concatenate([np.asarray(row, np.int32) for row in ids])
         # Someone typed `<s>`: not the model's own mark, whatever the vocabulary says.
@@ -88,6 +93,11 @@ class CharacterEncoder:
         first_character = np.cumsum(characters_in) - characters_in
 
         lengths, hidden_marks = self._lengths(plain, pieces, first_piece, pieces_in)
+        if (lengths > _MOST_OF_UNKNOWN).any():
+            parts = np.where(pieces == self._unknown_piece, np.maximum(-(-lengths // _MOST_OF_UNKNOWN), 1), 1)
+            pieces, lengths, hidden_marks = _divided(parts, pieces, lengths, hidden_marks)
+            pieces_in = np.add.reduceat(np.append(parts, 0), first_piece) * (pieces_in > 0)
+            first_piece = np.cumsum(pieces_in) - pieces_in
         local_piece = _count_up(pieces_in) + 1  # 0 is <s>
         piece_of = np.repeat(local_piece, lengths).astype(np.int32)
         characters = self._character_ids[codes]
@@ -165,6 +175,18 @@ def _spelled() -> dict[int, str]:
         if len(conjoining) == 1:
             spelled[ord(conjoining)] = chr(code)
     return spelled
+
+
+def _divided(parts: Int64, pieces: Int32, lengths: Int64, hidden_marks: Int64) -> tuple[Int32, Int64, Int64]:
+    """Each piece as so many of its own, with the characters shared out among them, all full but the last."""
+    number = _count_up(parts)
+    left = np.repeat(lengths, parts) - number * _MOST_OF_UNKNOWN
+    is_last = number == np.repeat(parts, parts) - 1
+    return (
+        np.repeat(pieces, parts),
+        np.where(is_last, left, _MOST_OF_UNKNOWN),
+        np.repeat(hidden_marks, parts) * (number == 0),
+    )
 
 
 def _count_up(lengths: Int64) -> Int64:

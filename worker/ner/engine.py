@@ -17,7 +17,7 @@ class Window:
     """A stretch of one normalised text that fits the model's positions: the unit of a batch."""
 
     payload: Any  # what the engine's own `forward` reads
-    tokens: int  # pieces, special ones included: what a batch is padded in
+    tokens: int  # what it costs in a batch: its pieces, special ones included, or more where they are long
 
 
 @dataclass(frozen=True, slots=True)
