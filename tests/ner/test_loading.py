@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from worker.ner import loading
 from worker.ner.errors import EngineError, ModelError
@@ -163,6 +164,25 @@ def test_a_checkpoints_revision_follows_its_weights(checkpoint_folder, checkpoin
     other = load_engine(str(checkpoint_of(tmp_path / "other", labels, positions=50)), device="cpu", taxonomy="own")
     first = load_engine(str(checkpoint_folder), device="cpu", taxonomy="own")
     assert first.info.revision == same.info.revision != other.info.revision
+
+
+def test_a_checkpoint_without_some_of_its_weights(checkpoint_folder, tmp_path):
+    for missing in ("classifier", "attention"):
+        folder = shutil.copytree(checkpoint_folder, tmp_path / missing)
+        weights = load_file(folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in weights.items() if missing not in name}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+        message = refused(str(folder), taxonomy="own", device="cpu")
+        assert "its weights lack" in message
+        assert f"({len(weights) - len(kept)} in all)" in message
+
+
+def test_a_checkpoint_whose_labels_do_not_count_from_0(checkpoint_folder, tmp_path):
+    folder = shutil.copytree(checkpoint_folder, tmp_path / "copy")
+    set_config(
+        folder, id2label={str(number): name for number, name in enumerate(("O", "B-PS", "I-PS", "B-LC", "X"), 1)}
+    )
+    assert "must count from 0" in refused(str(folder), taxonomy="own", device="cpu")
 
 
 def test_a_checkpoint_without_tokenizer(checkpoint_folder, tmp_path):

@@ -153,9 +153,17 @@ def load_checkpoint(name: str, *, taxonomy: str, device: TorchDevice) -> Checkpo
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForTokenClassification.from_pretrained(name, trust_remote_code=False)
+        model, loaded = AutoModelForTokenClassification.from_pretrained(
+            name, trust_remote_code=False, output_loading_info=True
+        )
     except Exception as error:  # hub, network, JSON, safetensors: each library raises its own
         raise ModelError(f"{name}: {_why_not(name, error)}") from None
+    made_up = sorted({*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})
+    if made_up:  # transformers fills them with random numbers
+        raise ModelError(
+            f"{name}: its weights lack {made_up[0]} ({len(made_up)} in all); take a whole checkpoint that was trained"
+            " to label tokens"
+        )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(f"{name}: its tokenizer has no fast version, which tells where pieces lie in a text")
@@ -166,6 +174,8 @@ def load_checkpoint(name: str, *, taxonomy: str, device: TorchDevice) -> Checkpo
         )
     backend.no_padding()
     backend.no_truncation()
+    if sorted(config.id2label) != list(range(len(config.id2label))):
+        raise ModelError(f"{name}: config.json names the labels {sorted(config.id2label)[:8]}; they must count from 0")
     names = [str(config.id2label[index]) for index in range(len(config.id2label))]
     try:
         tags = TagTable.of(names, strict=False)
