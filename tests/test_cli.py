@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,6 +218,40 @@ def test_annotate_reads_plain_lines_from_stdin_and_writes_a_file(tiny: str, tmp_
     assert [json.loads(line)["text"] for line in output.read_text("utf-8").splitlines()] == ["이병헌", "부산"]
 
 
+def test_annotate_does_not_write_over_what_it_reads(tiny: str, tmp_path: Path) -> None:
+    lines = tmp_path / "reviews.jsonl"
+    lines.write_text('{"text": "이병헌"}\n', encoding="utf-8")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(lines)
+    done = koner("annotate", str(lines), "-o", str(link), KONER_MODEL=tiny)
+    assert done.returncode == 2
+    assert "is the file to annotate" in one_line(done)
+    assert lines.read_text("utf-8") == '{"text": "이병헌"}\n'
+
+
+@pytest.mark.parametrize("command", ["annotate", "evaluate"])
+def test_a_file_may_be_a_pipe(tiny: str, tmp_path: Path, command: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = '{"text": "이병헌", "entities": []}\n' * 3
+    with ThreadPoolExecutor() as other:
+        writing = other.submit(pipe.write_text, text, "utf-8")
+        done = koner(command, str(pipe), KONER_MODEL=tiny, KONER_TAXONOMY="own")
+        writing.result(timeout=10)
+    assert (done.returncode, done.stderr) == (0, "")
+    if command == "annotate":
+        assert len(done.stdout.splitlines()) == 3
+    else:
+        assert json.loads(done.stdout)["texts"] == 3
+
+
+@pytest.mark.parametrize("output", ["no/such/folder/out.jsonl", "/dev/full"])
+def test_an_output_that_cannot_be_written_is_one_clear_line(tiny: str, output: str) -> None:
+    done = koner("annotate", "--plain", "-o", output, text="이병헌\n", KONER_MODEL=tiny)
+    assert done.returncode == 1
+    assert one_line(done)
+
+
 def test_annotate_writes_korean_under_a_plain_locale(tiny: str) -> None:
     done = koner_process("annotate", "--plain", "--model", tiny, text="이병헌\n", LANG="C", LC_ALL="C", PYTHONUTF8="0")
     assert done.returncode == 0
@@ -356,6 +391,7 @@ def test_a_person_at_a_terminal_gets_the_scores_as_tables(
         ("", "no texts in it"),
         ("{", "line 1: not JSON"),
         ("[]", "line 1: not a JSON object"),
+        ('\ufeff{"text": "가"}', "its lines hold neither entities nor fine"),
         ('{"text": "가"}', "its lines hold neither entities nor fine"),
         ('{"text": "가", "entities": [{"start": 0, "end": 2, "type": "PER"}]}', "line 1: needs text, and entities"),
     ],

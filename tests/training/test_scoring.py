@@ -153,6 +153,21 @@ def test_the_taxonomy_klue_takes_its_own_types_and_no_others(tmp_path: Path) -> 
         told(gold(file, ("부산", [(0, 2, "LOC")]), key="type"), taxonomy="klue")
 
 
+@pytest.mark.parametrize("span", [[0, 9, "PS"], [1, 1, "PS"], [0, 1, "PER"]])
+def test_klues_protocol_refuses_spans_that_are_not_klues(tmp_path: Path, span: list[Any]) -> None:
+    file = tmp_path / "dev.jsonl"
+    file.write_text(json.dumps({"text": "부산", "klue": [span]}), encoding="utf-8")
+    with pytest.raises(ValueError, match="line 1: not of a KLUE development file"):
+        told(file, taxonomy="klue", protocol="klue")
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "gold.jsonl"
+    file.write_bytes(b'{"text": "", "entities": []}\n{"text": "\xff", "entities": []}\n')
+    with pytest.raises(ValueError, match=r"gold\.jsonl, line 2: not UTF-8"):
+        told(file)
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -164,7 +179,9 @@ def test_the_taxonomy_klue_takes_its_own_types_and_no_others(tmp_path: Path) -> 
         ('{"text": "가", "entities": [{"start": 0, "end": 1, "type": 3}]}', "line 1: needs text"),
         ('{"text": "가", "entities": [7]}', "line 1: needs text"),
         ('{"text": "가", "entities": []}\n{"entities": []}', "line 2: needs text"),
-        ('{"text": "가", "fine": [[0, 1, "PS_NAME"]]}', "not those of a KLUE development file"),
+        ('{"text": "가", "fine": [[0, 1, "PS_NAME"]]}', "line 1: not of a KLUE development file"),
+        ('{"fine_text": "가", "fine": [[0, 2, "PS_NAME"]]}', "line 1: not of a KLUE development file"),
+        ('{"fine_text": "가", "fine": []}\n{"text": "가", "klue": []}', "line 2: not of a KLUE development file"),
     ],
 )
 def test_a_line_that_does_not_fit_is_named_without_its_text(tmp_path: Path, lines: str, message: str) -> None:

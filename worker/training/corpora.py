@@ -5,7 +5,7 @@ import gzip
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,9 @@ class Sentence:
     text: str
     fine: tuple[LabelledSpan, ...] | None
     klue: tuple[LabelledSpan, ...] | None
+
+
+_TEXT_OF_LAYER: Final = {"fine": "fine_text", "klue": "text"}
 
 
 def canonical(text: str) -> str:
@@ -77,17 +80,23 @@ def read_gold(path: Path, layer: str) -> list[tuple[str, list[LabelledSpan]]]:
     `layer` is "fine" (labels folded, over `fine_text`) or "klue". Raises ValueError for another, or for a file whose
     rows lack that layer.
     """
-    text_key = {"fine": "fine_text", "klue": "text"}.get(layer)
-    if text_key is None:
+    if layer not in _TEXT_OF_LAYER:
         raise ValueError(f"layer {layer!r}: must be fine or klue")
     gold = []
     for row in _json_lines(path):
         if layer not in row:
             raise ValueError(f"{path}: {row.get('id')} has no {layer!r} spans")
-        folded = ((start, end, fold(label) if layer == "fine" else label) for start, end, label in row[layer])
-        spans = [LabelledSpan(start, end, label) for start, end, label in folded if label]
-        gold.append((canonical(row[text_key]), without_overlaps(spans)))
+        gold.append(gold_of(row, layer))
     return gold
+
+
+def gold_of(row: Mapping[str, Any], layer: str) -> tuple[str, list[LabelledSpan]]:
+    """One of the rows that `read_gold` reads. Raises KeyError, TypeError or ValueError for one that isn't so."""
+    text = canonical(row[_TEXT_OF_LAYER[layer]])
+    folded = [(start, end, fold(label) if layer == "fine" else label) for start, end, label in row[layer]]
+    if not all(0 <= start < end <= len(text) for start, end, _ in folded):
+        raise ValueError("a span that isn't within its text")
+    return text, without_overlaps(LabelledSpan(start, end, label) for start, end, label in folded if label)
 
 
 def read_reviews(path: Path) -> list[str]:

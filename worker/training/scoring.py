@@ -11,7 +11,7 @@ from worker.ner.annotate import annotate
 from worker.ner.engine import Engine
 from worker.ner.errors import EngineError, ModelError
 from worker.ner.taxonomy import OWN, SHIPPED, load_taxonomy, read_taxonomy
-from worker.training.corpora import read_gold
+from worker.training.corpora import gold_of
 from worker.training.evaluation import Score, confusion, evaluate, evaluate_klue
 from worker.training.labels import KLUE, LAYERS, LabelledSpan
 
@@ -81,7 +81,7 @@ def score(
 
 
 def _write_mistakes(path: Path, gold: Gold, predicted: Sequence[Sequence[LabelledSpan]]) -> None:
-    with path.open("w", encoding="utf-8") as lines:
+    with path.open("w", encoding="utf-8", errors="surrogatepass") as lines:
         for (text, true), found in zip(gold, predicted, strict=True):
             missed, wrong = set(true) - set(found), set(found) - set(true)
             if missed or wrong:
@@ -101,15 +101,16 @@ def _figures(of: Score) -> dict[str, float]:
 
 
 def _read(path: Path, taxonomy: str, protocol: str) -> Gold:
-    _, first = next(_rows(path), (0, None))
-    if first is None:
+    rows = list(_rows(path))
+    if not rows:
         raise ValueError(f"{path}: no texts in it")
+    _, first = rows[0]
     if protocol == KLUE_TAXONOMY and "klue" not in first:
         raise ValueError(f"{path}: its lines hold no klue spans, which KLUE's protocol scores")
     if "entities" in first and protocol != KLUE_TAXONOMY:
-        labelled = any("type" not in one for _, row in _rows(path) for one in _entities(row))
+        labelled = any("type" not in one for _, row in rows for one in _entities(row))
         fold = _fold(taxonomy, path) if labelled else {}
-        typed = [_typed(row, f"{path}, line {number}", fold) for number, row in _rows(path)]
+        typed = [_typed(row, f"{path}, line {number}", fold) for number, row in rows]
         if taxonomy == KLUE_TAXONOMY and not all(
             f"B-{span.label}" in KLUE.tags for _, spans in typed for span in spans
         ):
@@ -119,14 +120,18 @@ def _read(path: Path, taxonomy: str, protocol: str) -> Gold:
     if layer not in first:
         raise ValueError(f"{path}: its lines hold neither entities nor {layer}; see `koner evaluate --help`")
     fold = _fold(taxonomy, path)
-    try:
-        gold = read_gold(path, layer)
-    except (KeyError, TypeError):
-        raise ValueError(f"{path}: its lines are not those of a KLUE development file") from None
-    return [
-        (text, [LabelledSpan(span.start, span.end, kind) for span in spans if (kind := fold.get(span.label))])
-        for text, spans in gold
-    ]
+    gold: Gold = []
+    for number, row in rows:
+        try:
+            text, spans = gold_of(row, layer)
+            kinds = [fold[span.label] for span in spans]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{path}, line {number}: not of a KLUE development file, with {layer} spans of its labels in the text"
+            ) from None
+        folded = zip(spans, kinds, strict=True)
+        gold.append((text, [LabelledSpan(span.start, span.end, kind) for span, kind in folded if kind]))
+    return gold
 
 
 def _fold(taxonomy: str, path: Path) -> Mapping[str, str | None]:
@@ -174,12 +179,16 @@ def _typed(row: Mapping[str, Any], place: str, fold: Mapping[str, str | None]) -
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The lines that aren't blank, with their numbers from 1."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise ValueError(f"{path}, line {number}: not UTF-8") from None
+            if not text.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(text)
             except ValueError:
                 raise ValueError(f"{path}, line {number}: not JSON") from None
             if not isinstance(row, dict):
