@@ -54,8 +54,8 @@ def test_large_channels_are_made_smaller_by_what_their_weights_are_made_larger()
 
 
 def test_large_pieces_are_made_as_large_as_the_others_before_the_product(monkeypatch):
-    weight, bias = torch.randn(5, 4), torch.randn(5)
-    states = torch.randn(9, 4) * torch.tensor([1.0, 1000.0, 0.0] * 3)[:, None]
+    weight, bias = torch.randn(5, 64), torch.randn(5)
+    states = torch.nn.functional.gelu(torch.randn(9, 64) * torch.tensor([1.0, 1000.0, 0.0] * 3)[:, None])
     linear, seen = torch.nn.functional.linear, []
     expected = linear(states, weight, bias)
     monkeypatch.setattr(torch.nn.functional, "linear", lambda given, *maps: seen.append(given) or linear(given, *maps))

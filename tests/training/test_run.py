@@ -104,6 +104,21 @@ def test_a_cut_run_taken_up_again_ends_in_the_same_weights(trained, data, tmp_pa
     whole = CharacterTagger.from_folder(trained[0].folder).state_dict()
     for name, value in CharacterTagger.from_folder(resumed.folder).state_dict().items():
         torch.testing.assert_close(value, whole[name], msg=name)
+    scores = (tmp_path / "cut" / "run" / "scores.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["pass"] for line in scores] == [1, 2, 3]  # none twice
+
+
+def test_a_run_is_not_taken_up_by_another_recipe_or_on_other_data(trained, data, tmp_path):
+    folder = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    other = tmp_path / "other.toml"
+    other.write_text(RECIPE.read_text("utf-8").replace("passes = 3", "passes = 4"), "utf-8")
+    with pytest.raises(ValueError, match="holds a run on another recipe; choose another folder"):
+        train(other, folder, data=data, resume=True)
+    more = shutil.copytree(data, tmp_path / "data")
+    with (more / "utterances.txt").open("a", encoding="utf-8") as lines:
+        print("불 좀 켜줘", file=lines)
+    with pytest.raises(ValueError, match=r"on another data/utterances\.txt"):
+        train(RECIPE, folder, data=more, resume=True)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(trained, data):
@@ -147,6 +162,9 @@ def test_a_recipe_trains_its_teachers_first_each_of_them_once(data, tmp_path, ca
     assert begun == ["training the teacher student.toml", "training the teacher tiny.toml"]
     by_teacher = json.loads((result.folder / "config.json").read_text("utf-8"))["trained_on"]
     assert by_teacher["teacher-1"] != by_teacher["teacher-2"]
+    student.write_text(student.read_text("utf-8").replace("passes = 3", "passes = 2"), "utf-8")
+    with pytest.raises(ValueError, match="student: is a teacher made from another recipe; choose another folder"):
+        train(last, result.folder, data=data, resume=True)
 
 
 def test_a_layer_that_the_teacher_lacks_is_an_error(trained, data, tmp_path):
@@ -256,7 +274,13 @@ def test_a_label_that_the_teacher_doubts_is_left_out_of_the_loss():
 
 
 def test_texts_marked_by_hand_are_learned_but_for_those_of_the_evaluation_sets(data, tmp_path):
-    for name, text in (("by_hand", "멜로 추천"), ("by_hand", "기생충 결말"), ("never", "멜로 추천")):
+    for name, text in (
+        ("by_hand", "멜로 추천"),
+        ("by_hand", "기생충 결말"),
+        ("by_hand", "CGV 신촌"),
+        ("never", "멜로 추천"),
+        ("never", "cgv신촌"),
+    ):
         (tmp_path / name).mkdir(exist_ok=True)
         line = {"text": text, "entities": [{"start": 0, "end": len(text.split()[0]), "label": "WORK"}]}
         with (tmp_path / name / "own.jsonl").open("a", encoding="utf-8") as lines:

@@ -40,7 +40,7 @@ def export_onnx(folder: Path, texts: Sequence[str] = ()) -> Path:
     inputs = {name: torch.ones(batch, pieces, dtype=torch.int64) for name in _PIECES}
     inputs |= {name: torch.ones(batch, characters, dtype=torch.int64) for name in _CHARACTERS}
     with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / "model.onnx"
+        whole, written = Path(scratch) / "model.onnx", folder / (ONNX_WEIGHTS + ".new")
         torch.onnx.export(
             model,
             tuple(inputs.values()),
@@ -60,7 +60,7 @@ def export_onnx(folder: Path, texts: Sequence[str] = ()) -> Path:
         try:
             quantize_dynamic(
                 whole,
-                folder / ONNX_WEIGHTS,
+                written,
                 op_types_to_quantize=["MatMul", "Attention"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
@@ -68,6 +68,7 @@ def export_onnx(folder: Path, texts: Sequence[str] = ()) -> Path:
             )
         finally:
             logging.disable(logging.NOTSET)
+    written.replace(folder / ONNX_WEIGHTS)  # whole, or not at all
     return folder / ONNX_WEIGHTS
 
 
@@ -148,7 +149,8 @@ class _Block(nn.Module):
 class _Smooth(nn.Module):
     """A linear map whose input is divided, and whose weights are multiplied, channel by channel.
 
-    With `by_piece` the input of each piece is also divided by its largest value, and the output multiplied by it.
+    With `by_piece`, which is for what comes out of GELU, the input of each piece is also divided by its largest value,
+    and the output multiplied by it.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, largest: Tensor | None, by_piece: bool = False) -> None:
@@ -167,7 +169,7 @@ class _Smooth(nn.Module):
         states = states * self.smaller
         if not self.by_piece:
             return nn.functional.linear(states, self.weight, self.bias)
-        # They come out of GELU, which is never far below 0: what is largest is largest in size, and needs no `abs`.
+        # GELU is never far below 0: what is largest is largest in size, and needs no `abs`.
         largest = states.amax(-1, keepdim=True).clamp(min=_SMALLEST)
         return nn.functional.linear(states / largest, self.weight) * largest + self.bias
 

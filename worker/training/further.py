@@ -261,7 +261,7 @@ def _fit(
     passes = [list(_batches(lessons, rehearsed, number)) for number in range(_LOOP.passes)]
     steps, done, first, mean = sum(map(len, passes)), 0, 0, 0.0
     if (run / CHECKPOINT).exists():  # only where `resume` let this run begin
-        stored: dict[str, Any] = torch.load(run / CHECKPOINT, weights_only=True)
+        stored: dict[str, Any] = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
         if stored["made_from"] != made_from:
             raise ValueError(f"{run}: holds a run on other data, labels or another model; choose another folder")
         model.load_state_dict(stored["model"])

@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from worker.training.corpora import Sentence, canonical, read_klue, read_lines, read_multiconer, read_reviews
+from worker.text.normalise import normalise
+from worker.training.corpora import Sentence, read_klue, read_lines, read_multiconer, read_reviews
 from worker.training.examples import Example, example_of
 from worker.training.labels import FINE
 from worker.training.own_lines import read_own_lines
@@ -22,6 +23,7 @@ from worker.training.unmarked import count_words, multiconer_example, titles_of,
 
 _TRAIN: Final = "klue_ner_train.jsonl"
 _DEV: Final = "klue_ner_dev_a.jsonl"
+_REPORTED: Final = "klue_ner_dev_b.jsonl"
 _FORMS: Final = "fine_forms_train.tsv"
 _MULTICONER: Final = "multiconer_ko_train.conll"
 _REVIEWS: Final = "reviews.jsonl.gz"
@@ -82,8 +84,9 @@ def gather(
 ) -> TrainingData:
     """Read the folder's files, project the fine labels, and find text without entities.
 
-    Texts of the evaluation sets in the folder `never` are left out. `by_hand` is a folder of JSON lines marked for the
-    eleven labels.
+    Texts of the evaluation sets in the folder `never` are left out, and so are those of KLUE's dev set that are for
+    reporting, if the folder has them; spaces and case make no other text. `by_hand` is a folder of JSON lines marked
+    for the eleven labels.
 
     Raises FileNotFoundError naming what is missing, and ValueError with the line that isn't marked as it should be.
     """
@@ -98,10 +101,11 @@ def gather(
     aside = set(kept_aside)
     gold = [sentence for index, sentence in enumerate(with_fine) if index not in aside]
     multiconer = read_multiconer(folder / _MULTICONER)
-    held_out = _held_out(never) if never else frozenset()
-    shown = [sentence for sentence in train if sentence.text.strip() not in held_out]
-    reviews = [text for text in read_reviews(folder / _REVIEWS) if text not in held_out]
-    utterances = read_lines(folder / _UTTERANCES)
+    held_out = _keys(folder / _REPORTED) if (folder / _REPORTED).exists() else frozenset()
+    held_out |= _held_out(never) if never else frozenset()
+    shown = [sentence for sentence in train if _key(sentence.text) not in held_out]
+    reviews = [text for text in read_reviews(folder / _REVIEWS) if _key(text) not in held_out]
+    utterances = [text for text in read_lines(folder / _UTTERANCES) if _key(text) not in held_out]
     titles = titles_of(multiconer)
     words = gather_words(forms, multiconer, titles)
     seen = count_words([*reviews, *utterances])
@@ -114,7 +118,9 @@ def gather(
     unlabelled = random.sample(reviews, min(recipe.unlabelled_reviews * _POOL, len(reviews)))
     return TrainingData(
         always=tuple(map(example_of, [*project_all(shown, forms), *gold * recipe.gold_copies])),
-        by_hand=tuple(map(example_of, (one for path in marked for one in _marked(path) if one.text not in held_out))),
+        by_hand=tuple(
+            map(example_of, (one for path in marked for one in _marked(path) if _key(one.text) not in held_out))
+        ),
         reviews=tuple(unmarked_example(sentence, seen) for sentence in plain_reviews),
         utterances=tuple(unmarked_example(sentence, seen) for sentence in plain_utterances),
         multiconer=tuple(multiconer_example(one, forms, titles) for one in (multiconer if recipe.multiconer else ())),
@@ -147,8 +153,17 @@ def _held_out(folder: Path) -> frozenset[str]:
     sets = sorted(folder.glob("*.jsonl"))
     if not sets:
         raise FileNotFoundError(f"{folder}: no evaluation sets (*.jsonl) in it, whose texts were to be left out")
-    rows = (json.loads(line) for path in sets for line in path.read_text("utf-8").splitlines())
-    return frozenset(canonical(row["text"]).strip() for row in rows)
+    return frozenset().union(*map(_keys, sets))
+
+
+def _keys(path: Path) -> frozenset[str]:
+    with path.open(encoding="utf-8") as lines:
+        return frozenset(_key(json.loads(line)["text"]) for line in lines)
+
+
+def _key(text: str) -> str:
+    """What texts have in common that differ in spaces, case or normalisation alone."""
+    return "".join(normalise(text).text.split()).lower()
 
 
 def _vocabulary_texts(

@@ -1,7 +1,7 @@
 """The optimisation: batches in, weights out, with a checkpoint now and then."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -57,8 +57,11 @@ class Trainer:
         examples_of_pass: Callable[[int], list[Example]],
         recipe: LoopRecipe,
         noise: Noise,
+        made_from: Mapping[str, str],
         teacher: TeacherRecipe | None = None,
     ) -> None:
+        """`made_from` are the hashes of all that the run depends on; a checkpoint of others is not taken up."""
+        self._made_from = dict(made_from)
         self._model, self._encoder, self._examples_of_pass = model, encoder, examples_of_pass
         self._recipe, self._noise, self._teacher = recipe, noise, teacher
         self._bfloat16 = recipe.bfloat16 and _has_bfloat16(next(model.parameters()).device)
@@ -79,22 +82,26 @@ class Trainer:
         self._state = _State()
 
     def resume(self, folder: Path) -> bool:
-        """Take up the checkpoint in `folder`; False if there is none."""
+        """Take up the checkpoint in `folder`; False if there is none. Raises ValueError for another run's."""
         path = folder / CHECKPOINT
         if not path.exists():
             return False
-        stored: dict[str, Any] = torch.load(path, weights_only=True)
+        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        others = sorted({name for name, _ in stored["made_from"].items() ^ self._made_from.items()})
+        if others:
+            raise ValueError(f"{folder}: holds a run on another {', '.join(others)}; choose another folder")
         self._model.load_state_dict(stored["model"])
         self._optimiser.load_state_dict(stored["optimiser"])
         self._state = _State(stored["step"], stored["seconds"], stored["loss"], stored["seconds"])
         return True
 
     def fit(self, folder: Path, progress: Callable[[Step], None], after_pass: Callable[[int], None]) -> None:
-        """Train to the end of the recipe, writing checkpoints to `folder`."""
+        """Train to the end of the recipe, writing checkpoints to `folder`; `after_pass` gets the number of each."""
         first = list(self._batches(0))
         steps = len(first) * self._recipe.passes
         done = 0
         for number in range(self._recipe.passes):
+            before = self._state.step
             for batch in first if number == 0 else self._batches(number):
                 done += 1
                 if done <= self._state.step:
@@ -111,7 +118,8 @@ class Trainer:
                 progress(Step(done, steps, part, self._state.loss, self._state.seconds / 60))
                 if self._state.seconds - self._state.saved_at > 60 * self._recipe.checkpoint_minutes:
                     self._save(folder)
-            after_pass(number)
+            if self._state.step > before:
+                after_pass(number)
             if self._part(steps) >= 1:
                 break
         self._save(folder)
@@ -136,11 +144,10 @@ class Trainer:
         self._model.train()
         examples = [with_noise(example, self._noise, random) for example in batch]
         inputs, targets = self._tensors(examples)
-        hidden = torch.from_numpy(random.random(inputs["input_ids"].shape) < recipe.piece_dropout)
-        special = inputs["input_ids"] < len(SPECIALS)
-        inputs["input_ids"] = inputs["input_ids"].masked_fill(hidden & ~special, _UNKNOWN)
-        device = inputs["input_ids"].device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
+        pieces = inputs["input_ids"]
+        hidden = torch.from_numpy(random.random(pieces.shape) < recipe.piece_dropout).to(pieces.device)
+        inputs["input_ids"] = pieces.masked_fill(hidden & (pieces >= len(SPECIALS)), _UNKNOWN)
+        with torch.autocast(pieces.device.type, torch.bfloat16, enabled=self._bfloat16):
             logits = self._model(**inputs)
         losses = self._losses(logits, targets, inputs["characters"] != 0, examples)
         if not losses:
@@ -196,6 +203,7 @@ class Trainer:
             "step": state.step,
             "seconds": state.seconds,
             "loss": state.loss,
+            "made_from": self._made_from,
         }
         # Written aside and renamed, so that a cut never leaves half a checkpoint.
         torch.save(stored, folder / (CHECKPOINT + ".new"))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -88,9 +88,13 @@ def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], r
         return gather(inputs.data or recipe.parent / plan.data.folder, plan.data, plan.loop.seed, never, by_hand)
 
     if plan.teacher and not teachers:
-        gathered_now()  # what is wrong with the data is said before hours of training; it is held only after them
-        teachers = [_trained(recipe.parent / name, inputs) for name in plan.teacher.recipes]
+        # What is wrong with the data is said before hours of training; it is held only after them.
+        hashes = gathered_now().hashes
+        teachers = [_trained(recipe.parent / name, hashes, inputs) for name in plan.teacher.recipes]
     gathered = gathered_now()
+    made_from = {"recipe": plan.sha256, "code": code} | _named(gathered.hashes)
+    for number, teacher in enumerate(teachers, 1):
+        made_from[f"teacher-{number}"] = _sha256(teacher / WEIGHTS)
     log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
     if plan.teacher:
         begun = start_from(teachers[0], plan.teacher.layers, plan.loop)
@@ -99,25 +103,46 @@ def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], r
     elif plan.model:
         wheel = inputs.base or (recipe.parent / plan.model.base if plan.model.base else None)
         begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
+        made_from |= {"base": _sha256(wheel)} if wheel else {}
     log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
-    _fit(plan, begun, gathered, run, resume, inputs.progress)
-    made_by = {"recipe": plan.sha256, "code": code}
-    for number, teacher in enumerate(teachers, 1):
-        made_by[f"teacher-{number}"] = hashlib.sha256((teacher / WEIGHTS).read_bytes()).hexdigest()
-    return _write(plan, begun, gathered, made_by, out)
+    _fit(plan, begun, gathered, made_from, run, resume, inputs.progress)
+    return _write(plan, begun, gathered, made_from, out)
 
 
-def _trained(recipe: Path, inputs: _Inputs) -> Path:
-    """The folder of a recipe that comes before; trained now, unless it has been."""
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _named(hashes: Mapping[str, str]) -> dict[str, str]:
+    return {f"data/{name}": digest for name, digest in hashes.items()}
+
+
+def _trained(recipe: Path, hashes: Mapping[str, str], inputs: _Inputs) -> Path:
+    """The folder of a recipe that comes before; trained now, unless it has been.
+
+    `hashes` are the data's. Raises ValueError where the folder holds what another recipe, or other data, made.
+    """
     folder = inputs.teachers / recipe.stem
-    if not (folder / ONNX_WEIGHTS).exists():
+    if (folder / ONNX_WEIGHTS).exists():
+        made_from = json.loads((folder / "config.json").read_text("utf-8"))["trained_on"]
+        wanted = {"recipe": read_recipe(recipe).sha256} | _named(hashes)
+        others = sorted(name for name, digest in wanted.items() if made_from.get(name, digest) != digest)
+        if others:
+            raise ValueError(f"{folder}: is a teacher made from another {', '.join(others)}; choose another folder")
+    else:
         log.info("training the teacher %s", recipe.name)
         _train(recipe, folder, inputs, (), resume=folder.exists())
     return folder
 
 
 def _fit(
-    plan: Recipe, begun: Start, gathered: TrainingData, run: Path, resume: bool, progress: Callable[[Step], None]
+    plan: Recipe,
+    begun: Start,
+    gathered: TrainingData,
+    made_from: Mapping[str, str],
+    run: Path,
+    resume: bool,
+    progress: Callable[[Step], None],
 ) -> None:
     if torch.cuda.is_available():
         begun.model.cuda()
@@ -127,6 +152,7 @@ def _fit(
         lambda number: gathered.examples(plan.data, plan.loop.seed + number),
         plan.loop,
         plan.noise,
+        made_from,
         plan.teacher,
     )
     if resume and trainer.resume(run):
@@ -143,10 +169,9 @@ def _fit(
     begun.model.cpu()
 
 
-def _write(plan: Recipe, begun: Start, gathered: TrainingData, made_by: dict[str, str], out: Path) -> Trained:
-    hashes = made_by | {f"data/{name}": digest for name, digest in gathered.hashes.items()}
+def _write(plan: Recipe, begun: Start, gathered: TrainingData, made_from: Mapping[str, str], out: Path) -> Trained:
     begun.model.save(
-        out, name=plan.name, tokenizer_json=begun.tokenizer_json, characters=begun.characters, trained_on=hashes
+        out, name=plan.name, tokenizer_json=begun.tokenizer_json, characters=begun.characters, trained_on=made_from
     )
     export_onnx(out, _usual_texts(plan, gathered))
     revision = write_revision(out)
