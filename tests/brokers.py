@@ -7,6 +7,7 @@ from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 Header = tuple[str, bytes]
 
@@ -96,6 +97,31 @@ async def produce(bootstrap_servers: str, topic: str, records: Iterable[Produced
         )
         for record, at in acknowledged
     ]
+
+
+class _NoUtf8:
+    """A header's name that comes out as bytes which are no UTF-8; other clients than aiokafka send what they get."""
+
+    def encode(self, _encoding: str) -> bytes:
+        return b"\xff"
+
+
+async def produce_unreadable(bootstrap_servers: str, topic: str, *, partition: int, before: Sequence[bytes]) -> range:
+    """Produce a batch of `before`, a record whose header's name is not UTF-8, and one more; returns their offsets."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
+    await producer.start()
+    try:
+        batch = producer.create_batch()
+        # Only aiokafka's builder in Python takes such a name.
+        batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 1_000_000)
+        for value in before:
+            batch.append(key=None, value=value, timestamp=None)
+        batch.append(key=None, value=b"{}", timestamp=None, headers=[(_NoUtf8(), b"")])
+        batch.append(key=None, value=b"{}", timestamp=None)
+        at = await (await producer.send_batch(batch, topic, partition=partition))
+    finally:
+        await producer.stop()
+    return range(at.offset + len(before), at.offset + len(before) + 2)
 
 
 async def read_topic(

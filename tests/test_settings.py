@@ -88,6 +88,11 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
     assert load().web_port == 6066
 
 
+@pytest.mark.parametrize("servers", ["[::1]:9092", "kafka.local.:9092", "a:1, b:2", "카프카.local:9092"])
+def test_brokers_have_addresses_and_names_of_any_script(servers: str) -> None:
+    assert load(bootstrap_servers=servers).bootstrap_servers == servers
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -104,6 +109,8 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("sources = []", "{}: sources: Tuple should have at least 1 item"),
         ("web_port = = 1", "{}: not TOML: Invalid value (at line 1, column 12)"),
         ('bootstrap_servers = "kafka"', "bootstrap_servers: 'kafka' is no host:port"),
+        ('bootstrap_servers = "a:1,kafka..local:1"', "bootstrap_servers: 'kafka..local:1' is no host:port"),
+        (f'bootstrap_servers = "{"k" * 64}:1"', f"bootstrap_servers: '{'k' * 64}:1' is no host:port"),
         ('security_protocol = "SASL_SSL"', "security_protocol SASL_SSL needs sasl_username and sasl_password"),
         ('dead_letter_topic = "reviews.raw"', "sources: reviews.raw is both an input and an output topic"),
     ],

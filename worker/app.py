@@ -204,7 +204,7 @@ class Host(faust.App):  # type: ignore[misc]
         return address
 
     async def wait_ended(self) -> None:
-        """Return when the data plane has stopped; raises what ended it (`StreamError`)."""
+        """Return when the data plane has stopped; raises what ended it (`StreamError`, `SettingsError`)."""
         await self.data_plane.ended.wait()
         if self.data_plane.failure is not None:
             raise self.data_plane.failure

@@ -189,6 +189,10 @@ class Settings(BaseSettings):
     def _check_brokers(self) -> "Settings":
         for broker in self.bootstrap_servers.split(","):
             host, colon, port = broker.strip().rpartition(":")
+            try:
+                host.strip("[]").encode("idna")  # as a look-up does: fails where a part is empty or too long
+            except UnicodeError:
+                host = ""
             if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
                 raise ValueError(f"bootstrap_servers: {broker.strip()!r} is no host:port")
         return self

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from audit_records import faults
-from brokers import Produced, produce
+from brokers import Produced, produce, produce_unreadable
 from fake_engine import POISON, FakeEngine
 from running import Stream, query, review, running
 
@@ -247,3 +247,10 @@ async def test_a_topic_that_is_not_there_is_one_clear_line(stream):
 async def test_a_broker_that_is_away_is_one_clear_line():
     with pytest.raises(ReadingError, match=r"^127.0.0.1:1: cannot be read \(KafkaConnectionError\)"):
         await audit(Stream("127.0.0.1:1").settings())
+
+
+async def test_a_batch_that_cannot_be_read_is_named(stream):
+    bad = await produce_unreadable(stream.bootstrap_servers, stream.reviews, partition=1, before=[review(1)])
+    await stream.produce_reviews([Produced(review(n), partition=0) for n in range(5)])
+    with pytest.raises(ReadingError, match=rf"^{stream.reviews}\[1\]: offsets {bad.start} to 2 cannot be read"):
+        await audit(stream.settings())

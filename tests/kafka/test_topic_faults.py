@@ -163,6 +163,38 @@ async def test_a_dead_letter_that_is_refused_stops_the_worker_loudly_and_is_not_
     await assert_all_came_out(streams, raw=3, dead_letters=1)
 
 
+async def test_a_tombstone_too_large_for_the_output_topic_stops_the_worker_loudly_and_is_not_skipped(kafka):
+    streams = await both_modes(kafka.bootstrap_servers, compression="none")
+    for stream in streams:
+        await configure(kafka.bootstrap_servers, stream.enriched, **{"max.message.bytes": "1000"})
+        await stream.produce_reviews([Produced(None, key=b"k" * 2_000, partition=0)])
+    async with at_work(streams, FakeEngine) as workers:
+        for stream, worker in zip(streams, workers, strict=True):
+            line = await ending(worker, 30)
+            assert f"{stream.enriched}: refuses a tombstone of 2000 bytes" in line
+            assert "max.message.bytes" in line
+    for stream in streams:
+        assert (await committed(stream))[0] == 0
+
+
+async def test_a_record_that_the_output_topic_refuses_for_good_stops_the_worker_with_the_line_that_names_it(kafka):
+    streams = await both_modes(kafka.bootstrap_servers)
+    for stream in streams:
+        await configure(kafka.bootstrap_servers, stream.enriched, **{"cleanup.policy": "compact"})
+        poison = [Produced(review(0), partition=0)]
+        await stream.produce_reviews([Produced(review(n), key=b"%d" % n, partition=0) for n in range(50)] + poison)
+    async with at_work(streams, FakeEngine) as workers:
+        for stream, worker in zip(streams, workers, strict=True):
+            line = await ending(worker, 30)
+            assert f"{stream.enriched}: refuses what comes of {stream.reviews}[0] at offset 50 (UnknownError)" in line
+    for stream in streams:
+        assert (await committed(stream))[0] <= 50
+        await configure(kafka.bootstrap_servers, stream.enriched, **{"cleanup.policy": "delete"})
+    async with at_work(streams, FakeEngine):
+        await until_committed(streams)
+    await assert_all_came_out(streams, raw=51)
+
+
 async def test_partitions_that_a_topic_gains_are_read_from_their_first_record(kafka, soon):
     streams = await both_modes(kafka.bootstrap_servers)
     async with at_work(streams, FakeEngine) as workers:

@@ -264,6 +264,22 @@ async def test_a_record_too_large_for_its_topic_becomes_a_dead_letter(real):
     assert len({source_of(output) for output in await real._read(small, None)}) == 10
 
 
+@pytest.mark.kafka
+async def test_what_its_topic_refuses_for_good_stops_it_with_the_line_that_names_it(real):
+    small, compacted = f"{real.name}.small", f"{real.name}.compacted"
+    await create_topics(real.bootstrap_servers, small, partitions=1, **{"max.message.bytes": "2000"})
+    await create_topics(real.bootstrap_servers, compacted, partitions=1, **{"cleanup.policy": "compact"})
+    await real.produce_reviews([*_raw(5), Produced(None, key=b"k" * 5_000, partition=0)])
+    await real.produce_queries(
+        [*(Produced(query(n), key=b"k", partition=0) for n in range(5)), Produced(query(9), partition=0)]
+    )
+    settings = real.settings(compression="none")
+    with pytest.raises(StreamError, match=f"{small}: refuses a tombstone of 5000 bytes"):
+        await asyncio.wait_for(replay(settings, better(), Request(real.reviews, output=small)), 30)
+    with pytest.raises(StreamError, match=rf"{compacted}: refuses what comes of {real.queries}\[0\] at offset 5 "):
+        await asyncio.wait_for(replay(settings, better(), Request(real.queries, output=compacted)), 30)
+
+
 async def test_a_broken_engine_stops_it_and_nothing_is_skipped(plain):
     await plain.produce_reviews(_raw(5))
     engine = better()

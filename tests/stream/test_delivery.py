@@ -4,7 +4,8 @@ import asyncio
 
 import orjson
 import pytest
-from brokers import Produced, create_topics
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from brokers import Produced, create_topics, produce_unreadable
 from fake_engine import POISON, FakeEngine
 from running import (
     Stream,
@@ -160,6 +161,68 @@ async def test_a_backlog_stays_within_the_bounds_and_queries_still_get_through(s
         outputs = await stream.read_enriched(count=3001)
         await worker.until(lambda: worker.value("koner_in_flight_records") == 0)
     assert len(outputs) == 3001
+
+
+async def test_headers_count_among_the_bytes_in_flight(stream):
+    headers = tuple((f"h{n}", b"x") for n in range(1000))
+    await stream.produce_reviews([Produced(review(n), headers=headers, partition=n % 3) for n in range(30)])
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with running(stream.settings(max_in_flight_bytes=1_000_000), engine) as worker:
+        await worker.until(lambda: worker.value("koner_paused_partitions") == 3)
+        engine.gate.set()
+        assert len(await stream.read_enriched(count=30)) == 30
+        await worker.until(lambda: worker.value("koner_in_flight_bytes") == 0)
+
+
+async def test_a_record_without_a_timestamp_gets_none_from_its_neighbour(stream):
+    timestamps = [-1, 1_600_000_000_000, -1, -1, 1_600_000_000_001]
+    for number, timestamp in enumerate(timestamps):  # one by one, or aiokafka would do it to them here
+        await stream.produce_reviews([Produced(review(number), partition=0, key=b"k", timestamp_ms=timestamp)])
+    engine = FakeEngine()
+    engine.gate.clear()
+    async with running(stream.settings(), engine) as worker:
+        await worker.until(lambda: worker.value("koner_records_in_total") == len(timestamps))
+        engine.gate.set()
+        outputs = await stream.read_enriched(count=len(timestamps))
+    assert [output.timestamp_ms for output in outputs] == timestamps
+
+
+async def test_a_batch_that_cannot_be_read_is_named_and_all_before_and_behind_it_is_done(stream):
+    before = [review(n) for n in range(700)]  # more than one poll
+    await stream.produce_reviews([Produced(review(n), partition=number) for number in (1, 2) for n in range(100)])
+    bad = await produce_unreadable(stream.bootstrap_servers, stream.reviews, partition=0, before=before)
+    after = await stream.produce_reviews([Produced(review(n), partition=0) for n in range(10)])
+    async with running(stream.settings()) as worker:
+        with pytest.raises(StreamError) as told:
+            await asyncio.wait_for(worker.pipeline.wait(), 60)
+    line = str(told.value)
+    assert line.startswith(f"{stream.reviews}[0]: offsets {bad.start} to {bad.stop - 1} cannot be read")
+    assert f"--topic {stream.reviews}:0 --reset-offsets --to-offset {bad.stop}" in line
+    assert "\n" not in line
+    outputs = await stream.read_enriched()
+    assert {source_of(output)[2] for output in outputs if source_of(output)[1] == 0} == set(range(bad.start))
+    await commit(stream, TopicPartition(stream.reviews, 0), bad.stop)
+    async with running(stream.settings()) as worker:
+        outputs = await stream.read_enriched(count=700 + 200 + len(after))
+        await worker.until(lambda: worker.value("koner_in_flight_records") == 0)
+    assert len({source_of(output) for output in outputs}) == 700 + 200 + len(after)
+
+
+async def commit(stream: Stream, partition: TopicPartition, offset: int) -> None:
+    """Move the group while no worker runs, as `kafka-consumer-groups --reset-offsets` does."""
+    consumer = AIOKafkaConsumer(
+        partition.topic,
+        bootstrap_servers=stream.bootstrap_servers,
+        group_id=stream.settings().group,
+        enable_auto_commit=False,
+        session_timeout_ms=6000,
+    )
+    await consumer.start()  # as a member: the embedded broker takes no commit from anybody else
+    try:
+        await consumer.commit({partition: offset})
+    finally:
+        await consumer.stop()
 
 
 async def test_two_workers_share_the_partitions_and_lose_nothing(stream):

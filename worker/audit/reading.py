@@ -7,7 +7,7 @@ embedded one answers a question for the end with the last batch's first record.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from worker.settings import Settings
 from worker.stream.connection import client_options
+from worker.stream.unreadable import unreadable
 
 STALL_SECONDS = 90.0  # longer than brokers leave a transaction open whose producer died
 FETCH_WAIT_MILLISECONDS = 100
@@ -100,7 +101,8 @@ class RangeReader:
                     f"{waited_for}: a transaction is still open, or the broker does not answer, "
                     f"after {STALL_SECONDS:.0f} s; try again"
                 )
-            await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
+            with suppress(UnicodeDecodeError):  # of records that `read` will name; here only the end is looked for
+                await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
             for partition in wanted:
                 high, stable = self._consumer.highwater(partition), self._consumer.last_stable_offset(partition)
                 if high is None:
@@ -135,7 +137,10 @@ class RangeReader:
         await self._consumer.commit(dict(offsets))
 
     async def read(self, ranges: Mapping[TopicPartition, range]) -> AsyncIterator[list[Any]]:
-        """Hand out the records of all ranges, in lists of one partition each."""
+        """Hand out the records of all ranges, in lists of one partition each.
+
+        Raises `ReadingError` where nothing comes for long, and at records that cannot be read.
+        """
         waiting = {partition: offsets.stop for partition, offsets in ranges.items() if len(offsets)}
         if not waiting:
             return
@@ -144,7 +149,15 @@ class RangeReader:
             self._consumer.seek(partition, ranges[partition].start)
         moved_at = monotonic()
         while waiting:
-            fetched = await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
+            try:
+                fetched = await self._consumer.getmany(timeout_ms=POLL_MILLISECONDS, max_records=RECORDS_A_POLL)
+            except UnicodeDecodeError as error:
+                partition, offsets = unreadable(error)
+                raise ReadingError(
+                    f"{_names([partition])}: offsets {offsets.start} to {offsets.stop - 1} cannot be read, since the "
+                    "name of a header in this batch is not UTF-8; look at them, and leave them out (koner verify "
+                    "--from, koner replay --offsets) or delete all up to them (kafka-delete-records)"
+                ) from None
             for partition, records in fetched.items():
                 stop = waiting.get(partition, 0)
                 wanted = [record for record in records if record.offset < stop]

@@ -38,7 +38,12 @@ class Metrics:
             ["source", "outcome"],
             registry=registry,
         )
-        self.bytes_in = Counter("koner_in_bytes_total", "Bytes of raw values fetched.", ["source"], registry=registry)
+        self.bytes_in = Counter(
+            "koner_in_bytes_total",
+            "Bytes of raw records fetched, as max_in_flight_bytes counts them.",
+            ["source"],
+            registry=registry,
+        )
         self.dead_letters = Counter(
             "koner_dead_letters_total", "Records refused, by reason.", ["source", "reason"], registry=registry
         )

@@ -29,7 +29,7 @@ from worker.recovery.errors import RecoveryError
 from worker.recovery.ranges import Plan, Request, group_name, make_plan, remaining, target
 from worker.recovery.rerun import Rerun
 from worker.settings import Settings
-from worker.stream.delivery import SizeLimits, TooLarge
+from worker.stream.delivery import BatchRefused, SizeLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ async def replay(
     What an earlier run of the same request and model did is not done again unless `again`. `progress` gets offsets done
     and in all, those of an earlier run included.
 
-    Raises `RecoveryError`, `worker.stream.errors.StreamError` where the engine is broken, and
-    `worker.audit.reading.ReadingError`.
+    Raises `RecoveryError`, `worker.stream.errors.StreamError` where the engine is broken or a topic refuses a record
+    for good, and `worker.audit.reading.ReadingError`.
     """
     _, output = target(settings, request)
     group = group_name(settings, request, output, engine.info)
@@ -95,7 +95,7 @@ async def replay(
             rerun = Rerun(of_replay, engine, reader, plan, limits=limits, on_progress=report)
             try:
                 await rerun.run()
-            except TooLarge as refused:
+            except BatchRefused as refused:
                 limits.learn(refused, settings.dead_letter_topic)
                 again = False  # what was published before the broker refused this one is done
                 continue

@@ -7,29 +7,62 @@ from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import (
+    BrokerResponseError,
+    ConcurrentTransactions,
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    RecordListTooLargeError,
+    TransactionCoordinatorFenced,
+    UnknownProducerId,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 
 from worker.observe.metrics import Metrics
 from worker.observe.tracing import NoTracer, Tracer
 from worker.stream.errors import StreamError
+from worker.stream.permission import NO_PERMISSION
 from worker.stream.work import Output
 
+# What the broker says of a producer or its rights, and not of the records in a batch.
+_OF_THE_PRODUCER = (
+    *NO_PERMISSION,
+    ConcurrentTransactions,
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    OutOfOrderSequenceNumber,
+    TransactionCoordinatorFenced,
+    UnknownProducerId,
+)
 
-class TooLarge(Exception):
-    """The broker refused a batch for its size: `records` of them, of `size` bytes together before compression."""
 
-    def __init__(self, topic: str, records: int, size: int) -> None:
-        super().__init__(f"{topic} took no batch of {records} records and {size} bytes")
+class BatchRefused(Exception):
+    """The broker refused a batch for good: `records` of them, of `size` bytes together before compression."""
+
+    def __init__(self, topic: str, records: int, size: int, reason: str) -> None:
+        super().__init__(f"{topic} took no batch of {records} records and {size} bytes: {reason}")
         self.topic = topic
         self.records = records
         self.size = size
+        self.reason = reason
+
+
+class TooLarge(BatchRefused):
+    """The broker refused a batch for its size."""
+
+    def __init__(self, topic: str, records: int, size: int) -> None:
+        super().__init__(topic, records, size, "too large")
 
 
 class SizeLimits:
     """What topics were found to take, in bytes before compression: the largest record, the largest batch of several.
 
-    A refused batch is tried again in halves, so that only a record which was refused alone counts as too large.
+    A refused batch is tried again in halves, whatever it was refused for, so that only a record which was refused alone
+    is blamed.
     """
 
     def __init__(self) -> None:
@@ -44,15 +77,26 @@ class SizeLimits:
         """The largest batch of more than one record to send to `topic`, as far as the broker has told."""
         return self._batches.get(topic, sys.maxsize)
 
-    def learn(self, refused: TooLarge, dead_letter_topic: str) -> str:
-        """Remember a refusal; returns what it tells, in a line. Raises `StreamError` for one dead letter alone."""
+    def learn(self, refused: BatchRefused, dead_letter_topic: str) -> str:
+        """Remember a refusal; returns what it tells, in a line.
+
+        Raises `StreamError` for a record alone that no dead letter can stand in for: a dead letter, or a tombstone.
+        """
         topic = refused.topic
         if refused.records > 1:
             self._batches[topic] = min(self.batch(topic), refused.size // 2)
-            return f"{topic} refused a batch of {refused.size} bytes; sending at most {self._batches[topic]} at a time"
+            return (
+                f"{topic} refused a batch of {refused.records} records and {refused.size} bytes ({refused.reason}); "
+                f"sending at most {self._batches[topic]} bytes at a time"
+            )
         if topic == dead_letter_topic:
             raise StreamError(
                 f"{topic}: refuses a dead letter of {refused.size} bytes; nothing was skipped, "
+                "raise its max.message.bytes"
+            )
+        if refused.size > self.record(topic):  # it was known to be too large, and nothing else could be sent for it
+            raise StreamError(
+                f"{topic}: refuses a tombstone of {refused.size} bytes (key and headers); nothing was skipped, "
                 "raise its max.message.bytes"
             )
         self._records[topic] = min(self.record(topic), refused.size - 1)
@@ -84,7 +128,8 @@ class Deliveries:
     ) -> Sequence[Output]:
         """Take what fits in a batch off the queue, and return it when the broker has it.
 
-        Raises `TooLarge` where the broker takes no batch of that size, and aiokafka's errors where a retry won't help.
+        Raises `TooLarge` where the broker takes no batch of that size, `BatchRefused` where it refuses several records
+        for what they are, `StreamError` where it refuses one, and aiokafka's errors where it is not the records' fault.
         """
         outputs, batch = self._fill_batch(producer, destination.topic, queue)
         size = batch.size()
@@ -93,8 +138,20 @@ class Deliveries:
         try:
             with self._trace(destination, outputs):
                 await (await producer.send_batch(batch, destination.topic, partition=destination.partition))
-        except MessageSizeTooLargeError:
+        except (MessageSizeTooLargeError, RecordListTooLargeError):
             raise TooLarge(destination.topic, len(outputs), size if len(outputs) > 1 else outputs[0].size) from None
+        except BrokerResponseError as error:
+            if error.retriable or isinstance(error, _OF_THE_PRODUCER):
+                raise
+            reason = type(error).__name__
+            if len(outputs) > 1:
+                raise BatchRefused(destination.topic, len(outputs), size, reason) from None
+            record = outputs[0].record
+            raise StreamError(
+                f"{destination.topic}: refuses what comes of {record.topic}[{record.partition}] at offset "
+                f"{record.offset} ({reason}); nothing was skipped. Check the topic's settings (compacted, it takes no "
+                "record without a key; message.timestamp.before.max.ms bounds timestamps) and the broker's log"
+            ) from None
         finally:
             del self._under_way[delivery]
         return outputs
@@ -126,6 +183,8 @@ class Deliveries:
             output = queue[0]
             if limited and outputs and builder.size() + output.size > most:
                 break
+            if outputs and outputs[0].timestamp == -1 and output.timestamp != -1:
+                break  # a batch that begins without a timestamp takes the next one for all its records
             headers = list(output.headers)  # aiokafka's own builder takes nothing else
             appended = builder.append(key=output.key, value=output.value, timestamp=output.timestamp, headers=headers)
             if appended is None:

@@ -9,16 +9,16 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 
-from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.errors import IllegalOperation, InvalidSessionTimeoutError, InvalidTransactionTimeout, KafkaError
 
 from worker.contracts import Contracts
 from worker.ner.engine import Engine
 from worker.observe.live import Recent
 from worker.observe.metrics import Metrics
 from worker.observe.tracing import make_tracer
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError
 from worker.stream.access import check_access
-from worker.stream.delivery import SizeLimits, TooLarge
+from worker.stream.delivery import BatchRefused, SizeLimits
 from worker.stream.errors import StreamError
 from worker.stream.inference import Inference
 from worker.stream.permission import NO_PERMISSION, lacking
@@ -81,7 +81,10 @@ class Pipeline:
         self._running = asyncio.create_task(self._run(), name="koner-pipeline")
 
     async def wait(self) -> None:
-        """Wait until the pipeline has stopped. Raises `StreamError` where it could not go on."""
+        """Wait until the pipeline has stopped.
+
+        Raises `StreamError` where it could not go on, `SettingsError` where a certificate or a key cannot be used.
+        """
         if self._running is not None:
             await asyncio.shield(self._running)
 
@@ -120,13 +123,25 @@ class Pipeline:
             began = monotonic()
             try:
                 await self._run_session()
-            except StreamError:
+            except (SettingsError, StreamError):
                 raise
-            except TooLarge as refused:
+            except BatchRefused as refused:
                 log.warning(self._limits.learn(refused, self._settings.dead_letter_topic))
                 continue
             except NO_PERMISSION as error:
                 raise StreamError(lacking(error, self._settings)) from None
+            except InvalidSessionTimeoutError:
+                raise StreamError(
+                    f"{self._settings.bootstrap_servers}: refuses session_timeout_seconds "
+                    f"{self._settings.session_timeout_seconds:g}; set it within the broker's "
+                    "group.min.session.timeout.ms and group.max.session.timeout.ms"
+                ) from None
+            except InvalidTransactionTimeout:
+                raise StreamError(
+                    f"{self._settings.bootstrap_servers}: refuses transaction_timeout_seconds "
+                    f"{self._settings.transaction_timeout_seconds:g}; set it to at most the broker's "
+                    "transaction.max.timeout.ms"
+                ) from None
             except (KafkaError, IllegalOperation, OSError) as error:
                 if monotonic() - began > STEADY_SECONDS:
                     retry_seconds = FIRST_RETRY_SECONDS

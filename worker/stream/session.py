@@ -268,12 +268,13 @@ class Session:
         """Commit how far each partition is acknowledged. A commit that fails is made up for by the next one.
 
         Under exactly once there is nothing to do here but for markers that were passed over: the offsets went with the
-        outputs.
+        outputs. A partition with work under way is left to its transactions: a commit beside one could undo its offset.
         """
+        transactional = self._settings.delivery == "exactly_once"
         partitions = {
             tp: (partition, partition.checkpoint.to_commit)
             for tp, partition in self._source.partitions.items()
-            if partition.checkpoint.to_commit is not None
+            if partition.checkpoint.to_commit is not None and not (transactional and partition.checkpoint.unfinished)
         }
         if not partitions:
             return

@@ -19,6 +19,7 @@ from worker.settings import Settings, Source
 from worker.stream.connection import client_options
 from worker.stream.errors import StreamError
 from worker.stream.tasks import end_tasks
+from worker.stream.unreadable import unreadable
 from worker.stream.work import Partition
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,10 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         self.consumer.subscribe(list(self._sources), listener=self)
 
     async def run(self) -> None:
-        """Fetch until `stop`, pausing partitions whose lane is full. Raises what the consumer raises."""
+        """Fetch until `stop`, pausing partitions whose lane is full.
+
+        Raises what the consumer raises, and `StreamError` at a record that cannot be read or was lost.
+        """
         while not self._stopping:
             if self._failure is not None:
                 raise self._failure
@@ -127,6 +131,9 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._drain()  # what is at hand already is not lost
                 await self._settle_out_of_range(error.args[0])
                 raise
+            except UnicodeDecodeError as error:
+                await self._stop_before(*unreadable(error))
+                continue  # it moves to another worker, and so does everything that was fetched
             # Whose records these are is settled before anything else runs: a rebalance may come between two partitions.
             owned = [(self.partitions[tp], records) for tp, records in fetched.items() if tp in self.partitions]
             for partition, records in owned:
@@ -260,6 +267,34 @@ class PartitionReader(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._lost_offsets == "stop":
             raise StreamError(f"{line}; set lost_offsets to continue to go on at {first}")
         log.error("%s; going on at %d", line, first)
+
+    async def _stop_before(self, tp: TopicPartition, offsets: range) -> None:
+        """Finish the records before offsets that cannot be read, so that whoever moves the group on skips only these.
+
+        Raises `StreamError`, which says where they lie. Returns where their partition is given up meanwhile.
+        """
+        partition = self.partitions.get(tp)
+        if partition is None:
+            return
+        while not partition.forgotten and await self.consumer.position(tp) < offsets.start:
+            try:
+                fetched = await self.consumer.getmany(tp, timeout_ms=POLL_MILLISECONDS, max_records=1)
+            except UnicodeDecodeError:
+                break  # the offsets up to there hold no record
+            if tp in fetched and not partition.forgotten:
+                self._on_records(partition, fetched[tp])
+        await self._drain()
+        while partition.records and not partition.forgotten:
+            await asyncio.sleep(POLL_MILLISECONDS / 1000)
+            await self._drain()
+        if partition.forgotten:
+            return
+        raise StreamError(
+            f"{tp.topic}[{tp.partition}]: offsets {offsets.start} to {offsets.stop - 1} cannot be read, since the name "
+            "of a header in this batch is not UTF-8; all before them is done. Look at them, stop the workers and move "
+            f"the group past them: kafka-consumer-groups --group {self._group} --topic {tp.topic}:{tp.partition} "
+            f"--reset-offsets --to-offset {offsets.stop} --execute"
+        ) from None
 
     async def _first(self, tp: TopicPartition) -> int:
         return int((await self.consumer.beginning_offsets([tp]))[tp])

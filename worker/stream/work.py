@@ -13,6 +13,8 @@ from worker.stream.checkpoint import Checkpoint
 Outcome = Literal["enriched", "dead_letter", "tombstone"]
 Headers = Sequence[tuple[str, bytes | None]]
 
+HEADER_OVERHEAD = 100  # bytes of memory of a header's tuple and the objects in it, beyond its name and value
+
 
 class Partition:
     """One assignment of one input partition. Once `forgotten`, what is still under way for it counts for nothing."""
@@ -68,5 +70,8 @@ class Output(NamedTuple):  # several times cheaper to make than a frozen datacla
 
 
 def raw_size(record: Any) -> int:
-    """Bytes of a raw record that count as in flight."""
-    return len(record.value or b"") + len(record.key or b"")
+    """Bytes of a raw record that count as in flight: value, key and headers, with what Python adds to headers."""
+    size = len(record.value or b"") + len(record.key or b"")
+    if record.headers:
+        size += sum(HEADER_OVERHEAD + len(name) + len(value or b"") for name, value in record.headers)
+    return size
