@@ -32,6 +32,15 @@ def test_the_workers_environment_in_compose_is_made_of_real_settings(service: st
     assert settings_of(environment).bootstrap_servers == "kafka:19092"
 
 
+def test_the_disruption_budget_is_of_the_pods_that_the_kustomization_labels() -> None:
+    (labels,) = K8S["kustomization"]["labels"]
+    assert labels["includeTemplates"]
+    # kustomize adds its labels to a selector that is there, and makes none; without one no pod is meant.
+    selected = K8S["poddisruptionbudget"]["spec"]["selector"]["matchLabels"]
+    assert selected
+    assert selected.items() <= labels["pairs"].items()
+
+
 def test_the_configmap_is_made_of_real_settings() -> None:
     assert set(K8S["configmap"]["data"]) <= SETTING_VARIABLES
     settings_of(K8S["configmap"]["data"])
