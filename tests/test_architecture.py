@@ -24,7 +24,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "observe": frozenset({"records", "settings"}),
     "stream": frozenset({"contracts", "ner", "enrich", "text", "records", "settings", "observe"}),
     "audit": frozenset({"stream", "contracts", "records", "settings"}),
-    "recovery": frozenset({"audit", "stream", "contracts", "ner", "records", "settings", "observe"}),
+    "recovery": frozenset({"audit", "stream", "contracts", "ner", "text", "records", "settings", "observe"}),
     "app": frozenset({"stream", "contracts", "ner", "enrich", "text", "records", "settings", "observe"}),
     "process": frozenset({"app", "stream", "ner", "settings", "logs"}),
     "training": frozenset({"ner", "text", "records"}),

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.contracts import Contracts
-from worker.contracts.members import remove_members
 from worker.contracts.schemas import validator
 from worker.records import Document, Enrichment, Entity, Origin
+from worker.text.members import remove_members
 
 CONTRACTS = Contracts()
 ENRICHED = validator("enriched")

@@ -95,6 +95,13 @@ def test_entities_that_were_there_are_replaced():
     assert [entity["text"] for entity in record["entities"]] == ["부산"]
 
 
+def test_all_else_stays_as_it_was_written_to_the_byte():
+    kept = rb'{"price":1.10,"e":1E5,"u":"\u00e9","a":1,"a":2,"text":"","n":0.1000000000000000055511151231257827'
+    for line in (kept + b"}", kept + b',"entities":[{"start":0}]}'):
+        *_, output = run_lines(line + b"\n")
+        assert output == kept + b',"entities":[]}\n'
+
+
 def test_plain_lines():
     _, records, _, _ = run_lines('\ufeff이병헌 "영화"\r\n\n부산'.encode(), plain=True)
     assert [record["text"] for record in records] == ['이병헌 "영화"', "", "부산"]

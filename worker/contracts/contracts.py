@@ -6,11 +6,11 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from worker.contracts.members import add_members, remove_members
 from worker.contracts.parsing import parse_leniently
 from worker.contracts.refusal import Refused
 from worker.contracts.schemas import validator
 from worker.records import Document, Enrichment, Entity, Kind, Origin
+from worker.text.members import add_members, remove_members
 
 RAW_SCHEMAS: Mapping[Kind, str] = {"query": "raw-query", "review": "raw-review"}
 ADDED = ("entities", "enrichment")

@@ -1,6 +1,5 @@
 """Lines in, lines with entities out: what `koner annotate` does to a file."""
 
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from worker.ner.annotate import annotate
 from worker.ner.engine import Engine
 from worker.ner.errors import EngineError
 from worker.records import Entity
+from worker.text.members import add_members, remove_members
 
 _MARK = "\ufeff".encode()
 
@@ -125,14 +125,8 @@ def _json(line: bytes) -> tuple[str | None, bytes]:
         raise ValueError("not a JSON object")
     if not isinstance(record.get("text"), str):
         raise ValueError('no field "text" that is a string')
-    if "entities" in record:
-        # The standard library keeps whole numbers of any size, which orjson does not.
-        kept = json.loads(line)
-        del kept["entities"]
-        line = json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
-    return record["text"], line
+    return record["text"], remove_members(line, ("entities",)) if "entities" in record else line
 
 
 def _with_entities(raw: bytes, entities: list[dict[str, Any]]) -> bytes:
-    """Put the field in before the last brace: the rest of the record stays as it is, to the byte."""
-    return raw[:-1].rstrip() + b',"entities":' + orjson.dumps(entities) + b"}\n"
+    return add_members(raw, orjson.dumps({"entities": entities})) + b"\n"

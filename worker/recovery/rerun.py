@@ -17,7 +17,6 @@ from aiokafka.errors import KafkaError
 from worker.audit.meaning import ADDED, load_json
 from worker.audit.reading import RangeReader
 from worker.contracts import Contracts, Reason, Refused, dead_letter_headers
-from worker.contracts.members import remove_members
 from worker.ner.engine import Engine
 from worker.observe.metrics import Metrics
 from worker.records import Enrichment, Kind, Origin
@@ -32,6 +31,7 @@ from worker.stream.sink import Sink
 from worker.stream.tasks import end_tasks
 from worker.stream.transactions import TransactionalSink
 from worker.stream.work import Headers, Outcome, Output, Partition, Work, raw_size
+from worker.text.members import remove_members
 
 PATIENCE = 5.0
 
