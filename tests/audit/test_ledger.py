@@ -155,6 +155,22 @@ def test_a_dead_letter_of_a_former_dead_letter_counts_its_last_headers():
     assert check([record], [dead(record, 0)]).clean
 
 
+def test_a_dead_letter_of_a_replay_into_another_topic_is_not_the_workers():
+    records = [raw(0, b"[]"), raw(1)]
+    replayed = [dead(record, 1 + at) for at, record in enumerate(records)]
+    replayed = [replace(letter, headers=(*letter.headers, ("koner-replay", b"koner-replay-1"))) for letter in replayed]
+    report = check(records, [dead(records[0], 0), *replayed])
+    assert faults(report) == {"missing": 1}
+    assert (report.counts["dead_letters"], report.of_replays) == (1, 2)
+
+
+def test_a_raw_record_that_is_such_a_dead_letter_is_the_workers_when_it_is_refused():
+    record = raw(7, b"[]", headers=(*dead(raw(3, b"[]"), 0).headers, ("koner-replay", b"koner-replay-1")))
+    report = check([record], [dead(record, 0)])
+    assert report.clean
+    assert report.counts["dead_letters"] == 1
+
+
 @pytest.mark.parametrize(
     "entity",
     [
@@ -227,17 +243,84 @@ def test_outputs_whose_record_is_gone_are_counted_apart():
     assert (report.counts["gone"], report.counts["absent"], report.stray_tombstones) == (2, 1, 1)
 
 
-def test_what_is_as_old_as_outputs_that_retention_deleted_is_not_missing():
-    records = [raw(offset, timestamp=1_000 + offset) for offset in range(5)]
+def test_what_lies_before_the_first_output_that_retention_left_is_not_missing():
+    records = [raw(offset, key=b"a", timestamp=9_000 - offset) for offset in range(5)]  # Kafka deletes as appended
     outputs = [enriched(records[2], 2), enriched(records[4], 4)]
     report = check(records, outputs, trimmed={(OUTPUT, 0): 2})
-    assert faults(report) == {"missing": 1}  # the one at 3 is younger than what is left
-    assert report.counts["trimmed"] == 2
+    assert faults(report) == {"missing": 1}  # the output of 3 would lie behind that of 2
+    assert (report.counts["trimmed"], report.counts["unsure"]) == (2, 0)
     assert report.as_json()["trimmed_outputs"] == {"enriched[0]": 2}
-    marker = Rec(DEAD, 0, 9, b"{}", headers=(("koner-marker", b"replayed"),), timestamp=9_999)
-    assert faults(check(records, [marker, *outputs], trimmed={(DEAD, 0): 9})) == {"missing": 3}
     assert faults(check(records, outputs)) == {"missing": 3}
-    assert faults(check(records, outputs, trimmed={("other", 0): 2, (OUTPUT, 1): 7})) == {"missing": 3}
+    assert faults(check(records, outputs, trimmed={("other", 0): 2})) == {"missing": 3}
+
+
+def test_a_partition_with_a_backlog_says_nothing_of_what_retention_deleted_of_another_one():
+    recent = [raw(offset, key=b"a", timestamp=9_000 + offset) for offset in range(5)]
+    backlog = [raw(offset, key=b"a", timestamp=1_000 + offset, partition=1) for offset in range(2)]
+    outputs = [enriched(record, 4 + at) for at, record in enumerate([*backlog, recent[4]])]
+    report = check(recent + backlog, outputs, trimmed={(OUTPUT, 0): 4})
+    assert report.clean
+    assert (report.counts["trimmed"], report.counts["unsure"]) == (4, 0)
+
+
+MARKER = Rec(DEAD, 0, 9, b"{}", headers=(("koner-marker", b"replayed"),), timestamp=9_999)
+
+
+@pytest.mark.parametrize("left", [[], [MARKER]])
+def test_where_retention_left_nothing_of_a_partition_what_is_missing_cannot_be_told(left: list[Rec]):
+    records = [raw(offset, key=b"a") for offset in range(5)]
+    outputs = [enriched(records[2], 0), enriched(records[3], 1)]
+    report = check(records, [*left, *outputs], trimmed={(DEAD, 0): 9})
+    assert report.clean
+    assert (report.counts["trimmed"], report.counts["unsure"]) == (3, 3)
+    report = check(records, [*left, *outputs], trimmed={(DEAD, 0): 9, (OUTPUT, 0): 1})
+    assert (report.counts["trimmed"], report.counts["unsure"]) == (3, 2)
+
+
+def test_no_more_records_are_trimmed_than_offsets_were_deleted():
+    records = [raw(offset, key=b"a") for offset in range(9)]
+    report = check(records, [enriched(records[8], 0)], trimmed={(DEAD, 0): 3})
+    assert faults(report) == {"missing": 5}
+    assert (report.counts["trimmed"], report.counts["unsure"]) == (3, 3)
+    report = check(records, [enriched(records[4], 2), dead(records[8], 1)], trimmed={(OUTPUT, 0): 2, (DEAD, 0): 1})
+    assert faults(report) == {"missing": 4}  # one of 0 to 3, and 5 to 7
+    assert report.counts["trimmed"] == 3
+
+
+def test_of_records_without_a_key_the_partitions_that_never_held_any_do_not_count():
+    records = [raw(offset) for offset in range(4)]
+    outputs = [enriched(records[1], 5), enriched(records[3], 6)]
+    trimmed = {(OUTPUT, 0): 5, (OUTPUT, 1): 7}
+    report = check(records, outputs, trimmed=trimmed)
+    assert faults(report) == {"missing": 1}
+    assert (report.counts["trimmed"], report.counts["unsure"]) == (1, 0)
+    assert check(records, [], trimmed=trimmed).counts["unsure"] == 4
+
+
+keys = st.sampled_from([None, b"", b"a", b"b"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_whatever_retention_deletes_of_a_sound_stream_nothing_is_missing(data: st.DataObject):
+    made = data.draw(st.lists(st.tuples(st.integers(0, 2), st.booleans(), keys), max_size=20), label="from, dead?, key")
+    records: list[Rec] = []
+    places: dict[tuple[str, int], list[Rec]] = {(topic, number): [] for topic in (OUTPUT, DEAD) for number in (0, 1)}
+    for partition, is_dead, key in made:
+        offset = sum(record.partition == partition for record in records)
+        records.append(raw(offset, key=key, partition=partition))
+        make, topic = (dead, DEAD) if is_dead else (enriched, OUTPUT)
+        lying = places[topic, partition % 2 if key is None else key == b"b"]
+        lying.append(make(records[-1], len(lying)))
+    left, cut = [], {}
+    for (topic, number), lying in places.items():
+        first = data.draw(st.integers(0, len(lying)))
+        left += [replace(output, partition=number) for output in lying[first:]]
+        if first:
+            cut[topic, number] = first
+    report = check(records, left, trimmed=cut)
+    assert report.clean
+    assert report.counts["trimmed"] == len(records) - len(left)
 
 
 def test_an_output_of_a_record_that_was_never_there_is_found():
@@ -278,9 +361,6 @@ def test_a_report_holds_no_word_of_a_record():
     assert "비밀" not in told
     assert orjson.loads(told)["partitions"][0]["faults"]["changed"]["count"] == 2
     assert not orjson.loads(told)["clean"]
-
-
-keys = st.sampled_from([None, b"", b"a", b"b"])
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,6 +10,7 @@ REASON_HEADER = "koner-reason"
 DEAD_LETTER_HEADERS = frozenset(
     {REASON_HEADER, "koner-detail", "koner-topic", "koner-partition", "koner-offset", "koner-failed-at"}
 )
+REPLAY_HEADER = "koner-replay"  # more of a dead letter that `koner replay` wrote while its output went elsewhere
 MARKER_HEADER = "koner-marker"  # a record of ours among the dead letters that is none: see worker.recovery.markers
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -20,8 +21,9 @@ class LetterHeaders:
     """What the headers of a dead letter hold."""
 
     source: Origin
-    carried: Headers  # all but those that the worker adds
+    carried: Headers  # all but those that are added
     complete: bool  # all that the worker adds are there
+    of_replay: bool  # not the worker's own: of a `koner replay` into another topic
 
 
 def is_marker(headers: Headers) -> bool:
@@ -43,8 +45,9 @@ def read_letter_headers(headers: Headers) -> LetterHeaders | None:
     source = _read_coordinates(added)
     if source is None:
         return None
-    carried = [*headers[:first], *(header for header in headers[first:] if header[0] not in DEAD_LETTER_HEADERS)]
-    return LetterHeaders(source, carried, added.keys() >= DEAD_LETTER_HEADERS)
+    ours = {*DEAD_LETTER_HEADERS, REPLAY_HEADER}
+    carried = [*headers[:first], *(header for header in headers[first:] if header[0] not in ours)]
+    return LetterHeaders(source, carried, added.keys() >= DEAD_LETTER_HEADERS, REPLAY_HEADER in added)
 
 
 def read_source(record: Meaning) -> Origin | None:

@@ -17,6 +17,8 @@ from worker.audit.spans import are_exact
 from worker.audit.tombstones import Tombstones
 from worker.records import Origin
 
+_Line = tuple[str, int | None]  # an output partition; with None all those of a topic, for records without a key
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -27,6 +29,15 @@ class Bounds:
     end: int
     due: int  # what lies before it must have an output; what lies after it may be pending
     committed: int | None = None  # the group's offset, if it has one
+
+
+@dataclass(slots=True)
+class _Gap:
+    """What retention deleted of a raw partition's outputs in one place."""
+
+    end: int  # the raw offset of the first output left there, or if there is none the partition's end
+    offsets: int  # deleted there, less those taken for records without an output
+    is_open: bool  # none is left
 
 
 class _Source:
@@ -55,9 +66,10 @@ class Ledger:
         self._sources: dict[tuple[str, int], _Source] = {}
         self._tombstones = {topic: Tombstones() for topic in set(outputs.values())}
         self._places: dict[tuple[str, int], int] = {}
-        self._oldest: dict[tuple[str, int], int] = {}  # timestamp of the first record there is in an output partition
+        self._first_left: dict[tuple[_Line, tuple[str, int]], int] = {}  # raw offset of a partition's first output
         self._findings = Findings(most_examples)
         self._foreign = 0
+        self._of_replays = 0
 
     def open(self, topic: str, partition: int, bounds: Bounds) -> None:
         """Take a raw partition under audit."""
@@ -84,7 +96,6 @@ class Ledger:
         is_letter = record.topic == self._dead_letter_topic
         if is_letter and is_marker(record.headers):
             return
-        self._oldest.setdefault((record.topic, record.partition), record.timestamp)
         if is_letter:
             self._add_dead_letter(record)
         elif record.value is None:
@@ -95,22 +106,30 @@ class Ledger:
     def report(self, *, allow_doubles: bool = False, trimmed: Mapping[tuple[str, int], int] | None = None) -> Report:
         """Say what was found, once everything was added.
 
-        `trimmed` names the output partitions whose first records retention has deleted, with the first offset left. A
-        record without an output that is not younger than the first one left in such a partition of its output topic,
-        or of the dead letters, is no fault.
+        `trimmed` names the output partitions whose first records retention has deleted, with the first offset left.
+        Outputs of a raw partition lie in each of them in its order. So a record without an output is no fault if it
+        lies before the one whose output is the first left of its partition in such a place of its output topic or of
+        the dead letters, or if none is left there; but no more records than offsets were deleted there. Which place
+        was a record's own cannot be told, since topics gain partitions, so any counts.
         """
         strays = self._settle_tombstones()
         cut = dict(trimmed or {})
         partitions = []
         for (topic, partition), source in sorted(self._sources.items()):
-            places = (place for place in cut if place[0] in (self._outputs[topic], self._dead_letter_topic))
-            trimmed_up_to = max((self._oldest[place] for place in places if place in self._oldest), default=None)
-            partitions.append(self._report_partition(topic, partition, source, trimmed_up_to))
+            places = [place for place in cut if place[0] in (self._outputs[topic], self._dead_letter_topic)]
+            keyed: Counter[_Line] = Counter()
+            keyless: Counter[_Line] = Counter()
+            for place in places:
+                keyed[place] += cut[place]
+                keyless[place[0], None] += cut[place]
+            gaps = self._gaps(keyed, topic, partition), self._gaps(keyless, topic, partition)
+            partitions.append(self._report_partition(topic, partition, source, *gaps))
         return Report(
             partitions,
             allow_doubles,
             unreadable=self._findings.of("unreadable"),
             foreign=self._foreign,
+            of_replays=self._of_replays,
             stray_tombstones=strays,
             trimmed_outputs={f"{topic}[{partition}]": first for (topic, partition), first in sorted(cut.items())},
         )
@@ -121,6 +140,9 @@ class Ledger:
         letter = read_letter_headers(record.headers)
         if letter is None:
             self._findings.add("unreadable", None, _origin(record), "headers")
+            return
+        if letter.of_replay:
+            self._of_replays += 1
             return
         differs = [] if letter.complete else ["headers"]
         self._match("dead_letters", letter.source, record, letter.carried, digest(record.value), None, differs)
@@ -158,6 +180,10 @@ class Ledger:
         if origin.offset >= bounds.end:
             source.findings.add("unknown", origin, output)
             return
+        at = (origin.topic, origin.partition)
+        self._first_left.setdefault(((record.topic, record.partition), at), origin.offset)
+        if record.key is None:  # those of one raw partition lie in one place
+            self._first_left.setdefault(((record.topic, None), at), origin.offset)
         index = source.records.find(origin.offset)
         if index is None:
             kind = "gone" if origin.offset < bounds.first else "outside" if origin.offset < bounds.start else "absent"
@@ -224,19 +250,31 @@ class Ledger:
     def _is_pending(self, origin: Origin) -> bool:
         return origin.offset >= self._sources[origin.topic, origin.partition].bounds.due
 
+    def _gaps(self, lines: Mapping[_Line, int], topic: str, partition: int) -> list[_Gap]:
+        """A raw partition's gaps in `lines`, which have the number of offsets deleted; the first to end is last."""
+        gaps = []
+        for line, offsets in lines.items():
+            left = self._first_left.get((line, (topic, partition)))
+            end = self._sources[topic, partition].bounds.end if left is None else left
+            gaps.append(_Gap(end, offsets, is_open=left is None))
+        return sorted(gaps, key=lambda gap: gap.end, reverse=True)
+
     def _report_partition(
-        self, topic: str, partition: int, source: _Source, trimmed_up_to: int | None
+        self, topic: str, partition: int, source: _Source, keyed: list[_Gap], keyless: list[_Gap]
     ) -> PartitionReport:
         records, findings, bounds = source.records, source.findings, source.bounds
-        pending = trimmed = 0
+        pending = trimmed = unsure = 0
         for index in records.without_output():
             origin = Origin(topic, partition, records.offset(index))
             if self._is_pending(origin):
                 pending += 1
-            elif trimmed_up_to is not None and records.fingerprint(index).timestamp <= trimmed_up_to:
-                trimmed += 1
-            else:
+                continue
+            gap = _fill(keyless if records.fingerprint(index).key == NOTHING else keyed, origin.offset)
+            if gap is None:
                 findings.add("missing", origin, None)
+            else:
+                trimmed += 1
+                unsure += gap.is_open
         places = list(self._places)
         for index, place, offset in records.late(source.unplaced):
             output = Origin(*places[place], offset)
@@ -254,6 +292,7 @@ class Ledger:
             tombstones=source.counts["tombstones"],
             pending=pending,
             trimmed=trimmed,
+            unsure=unsure,
             missing=findings.of("missing"),
             double=findings.of("double"),
             out_of_order=findings.of("out_of_order"),
@@ -264,6 +303,19 @@ class Ledger:
             absent=source.counts["absent"],
             outside=source.counts["outside"],
         )
+
+
+def _fill(gaps: list[_Gap], offset: int) -> _Gap | None:
+    """Take a deleted offset for the output of the raw record at `offset`; None where there can have been none.
+
+    Offsets ascend from call to call. The gap that ends first is used up first: so most records find one.
+    """
+    while gaps and (gaps[-1].end <= offset or not gaps[-1].offsets):
+        gaps.pop()
+    if not gaps:
+        return None
+    gaps[-1].offsets -= 1
+    return gaps[-1]
 
 
 def _origin(record: Any) -> Origin:

@@ -115,11 +115,12 @@ class RangeReader:
     async def at_time(self, partitions: Iterable[TopicPartition], milliseconds: int) -> dict[TopicPartition, int]:
         """The first offset whose record is not older than a time (since the epoch); a partition without such: its end.
 
-        Kafka looks for it by the records' timestamps, which need not ascend.
+        Kafka looks for it by the records' timestamps, which need not ascend. None is before the epoch.
         """
         wanted = list(partitions)
         self._consumer.assign(wanted)
-        found = await self._consumer.offsets_for_times(dict.fromkeys(wanted, milliseconds)) if wanted else {}
+        times = dict.fromkeys(wanted, max(0, milliseconds))
+        found = await self._consumer.offsets_for_times(times) if wanted else {}
         later = [partition for partition in wanted if found.get(partition) is None or found[partition].timestamp < 0]
         ends = await self.ends(later)
         return {partition: ends[partition] if partition in ends else found[partition].offset for partition in wanted}

@@ -40,7 +40,7 @@ class Finding:
 
 
 NONE = Finding()
-COUNTS = ("raw", "enriched", "dead_letters", "tombstones", "pending", "trimmed", "gone", "absent", "outside")
+COUNTS = ("raw", "enriched", "dead_letters", "tombstones", "pending", "trimmed", "unsure", "gone", "absent", "outside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class PartitionReport:
     dead_letters: int
     tombstones: int
     pending: int  # without an output, at or after the committed offset
-    trimmed: int = 0  # without an output, before it, but as old as outputs that retention has deleted
+    trimmed: int = 0  # without an output, before it, which retention may have deleted
+    unsure: int = 0  # of these, those where no output of this partition is left that would tell how far it deleted
     missing: Finding = NONE  # without an output, before it, for no such reason
     double: Finding = NONE  # outputs beyond a record's first
     out_of_order: Finding = NONE  # whose first output lies after that of a later record of its key
@@ -92,6 +93,7 @@ class Report:
     allow_doubles: bool  # doubles are counted, and do not make the report unclean
     unreadable: Finding = NONE  # outputs that do not say which record they are of
     foreign: int = 0  # outputs of topics that are no source of these settings
+    of_replays: int = 0  # dead letters of a `koner replay` into another topic
     stray_tombstones: int = 0  # tombstones in an output topic that no raw one accounts for (any more)
     trimmed_outputs: Mapping[str, int] = field(default_factory=dict)  # "topic[partition]": its first offset, if not 0
 
@@ -124,6 +126,7 @@ class Report:
             "counts": dict(self.counts),
             "unreadable": self.unreadable.as_json(),
             "foreign": self.foreign,
+            "of_replays": self.of_replays,
             "stray_tombstones": self.stray_tombstones,
             "trimmed_outputs": dict(self.trimmed_outputs),
             "partitions": [partition.as_json() for partition in self.partitions],

@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from worker.audit.coordinates import REPLAY_HEADER
 from worker.audit.meaning import ADDED, load_json
 from worker.audit.reading import RangeReader
 from worker.contracts import Contracts, Reason, Refused, dead_letter_headers
@@ -62,6 +63,7 @@ class Rerun:
         kind: Kind = "review" if plan.kind == "enriched" else plan.kind
         source = Source(topic=plan.topic, kind=kind, output=plan.output, lane="bulk")
         self._partitions = {at: Partition(at, source) for at in self._ranges}
+        self._outputs = {source.topic: source.output for source in settings.sources}
         self._origins: dict[tuple[int, int], tuple[Kind, Origin]] = {}  # of what is in flight
         default_tokens = CPU_BATCH_TOKENS if engine.info.device == "cpu" else CUDA_BATCH_TOKENS
         metrics = Metrics()
@@ -211,6 +213,8 @@ class Rerun:
             *record.headers,
             *dead_letter_headers(reason, detail, origin, rfc3339_now()),
         ]
+        if self._outputs.get(origin.topic) != self._plan.output:  # not what a worker would publish: verify tells it so
+            headers.append((REPLAY_HEADER, self._settings.group.encode()))
         topic, value = self._settings.dead_letter_topic, record.value
         if self._plan.kind == "enriched":  # a dead letter is a raw record, so that it can be sent back among them
             value = remove_members(value, ADDED)
