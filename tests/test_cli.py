@@ -190,6 +190,29 @@ print(process.wait(), errors)
 """
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_is_closed_is_no_error_and_becomes_no_socket(closed: str, tmp_path: Path) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable]
+    done = subprocess.run([*command, "-m", "worker.cli", "settings"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, bool(done.stdout)) == (0, "", closed == "2>&-")
+    told = tmp_path / "told"
+    subprocess.run([*command, "-c", _TELLS_WHAT_IS_OPEN, str(told)], check=True, timeout=60)
+    opened = json.loads(told.read_text())
+    assert [opened[number] == os.devnull for number in (1, 2)] == [">&-" in closed.split(), "2>&-" in closed]
+
+
+_TELLS_WHAT_IS_OPEN = """
+import json, os, pathlib, sys
+from worker import cli
+told = sys.argv[1]
+sys.argv = ["koner", "--version"]
+try:
+    cli.main()
+except SystemExit:
+    pathlib.Path(told).write_text(json.dumps([os.readlink(f"/proc/self/fd/{number}") for number in range(3)]))
+"""
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model folder whose weights are random, and whose spans mean nothing."""

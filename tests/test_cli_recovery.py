@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import InvalidTimestampError
 from brokers import Produced, produce
 from fake_engine import FakeEngine
 from logging_state import logging_restored
@@ -24,6 +25,7 @@ from typer.testing import CliRunner
 from worker import cli
 from worker.demo.broker import EmbeddedBroker
 from worker.ner import loading
+from worker.recovery import sending_back
 
 COMMANDS = (
     ("verify",),
@@ -230,12 +232,60 @@ def test_dead_letters_that_cannot_be_sent_back_are_told_of(stream: Stream) -> No
     ]
 
 
+def test_letters_that_their_topic_refuses_are_named(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(stream)
+    enrich(stream)
+    send_one = sending_back._Sender._send_one
+
+    async def refuse(producer: Any, letter: Any, at: Any) -> Any:
+        if letter.value != BAD[0]:
+            return await send_one(producer, letter, at)
+        refused = asyncio.get_running_loop().create_future()
+        refused.set_exception(InvalidTimestampError())
+        return refused
+
+    monkeypatch.setattr(sending_back._Sender, "_send_one", staticmethod(refuse))
+    done = koner("dead-letters", "replay", stream=stream)
+    assert (done.returncode, done.json["sent"], done.json["refused"]) == (1, 1, 1)
+    (line,) = done.stderr.splitlines()
+    (place,) = koner("dead-letters", "list", "--reason", "schema", stream=stream).json["groups"][0]["examples"]
+    at = f"{place['place']['partition']}@{place['place']['offset']}"
+    told = f"koner: left where they are, refused by {stream.reviews} (InvalidTimestampError): 1, at {at}; check"
+    assert line.startswith(told)
+
+
+def test_nothing_of_a_dead_letter_is_obeyed_by_a_terminal(stream: Stream) -> None:
+    value = "no JSON: \x1b]0;title\x07\x9b31m\x7f끝"
+    asyncio.run(stream.produce_reviews([Produced(value.encode(), b"\x1bc", partition=0)]))
+    enrich(stream)
+    listed = koner("dead-letters", "list", "--words", stream=stream)
+    (example,) = listed.json["groups"][0]["examples"]
+    assert (example["value"], example["key"]) == (value, "\x1bc")
+    assert not set(listed.stdout) & set("\x1b\x07\x9b\x7f")
+    code, shown = at_a_terminal(stream, "dead-letters", "list", "--words", TERM="xterm", COLUMNS="300")
+    assert code == 0
+    assert r"no JSON: \x1b]0;title\x07\x9b31m\x7f끝" in shown
+    assert r"\x1bc" in shown
+    assert not set(shown) & set("\x07\x9b\x7f")
+    assert "\x1b]" not in shown
+
+
 def test_a_person_at_a_terminal_gets_tables(stream: Stream) -> None:
     fill(stream)
+    code, shown = at_a_terminal(stream, "verify", "--everything", "--examples", "1")
+    assert code == 1
+    assert "raw record" in shown
+    assert f"{stream.reviews}[0]@0" in shown
+    assert "koner: not clean: missing 6" in shown
+    assert "{" not in shown
+
+
+def at_a_terminal(stream: Stream, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run a command at a terminal; returns its exit code and what is seen there."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker.cli", "verify", "--everything", "--examples", "1"],
-        env={**os.environ, **environment(stream), "COLUMNS": "160", "TERM": "dumb"},
+        [sys.executable, "-m", "worker.cli", *arguments],
+        env={**os.environ, **environment(stream), "COLUMNS": "160", "TERM": "dumb", **variables},
         stdout=terminal,
         stderr=terminal,
     )
@@ -244,11 +294,7 @@ def test_a_person_at_a_terminal_gets_tables(stream: Stream) -> None:
         shown = b""
         for part in iter(lambda: output.read(1 << 16), b""):
             shown += part
-    assert process.wait(60) == 1
-    assert b"raw record" in shown
-    assert f"{stream.reviews}[0]@0".encode() in shown
-    assert b"koner: not clean: missing 6" in shown
-    assert b"{" not in shown
+    return process.wait(60), shown.decode()
 
 
 @pytest.mark.parametrize(

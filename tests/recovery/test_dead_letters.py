@@ -5,12 +5,16 @@ import json
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import orjson
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.producer.transaction_manager import TransactionManager
 from audit_records import faults
 from brokers import Produced, Record, produce, read_topic
 from fake_engine import POISON, FakeEngine
+from faults import configure
 from running import Stream, review, running
 
 from worker.audit.check import audit
@@ -123,7 +127,8 @@ async def test_where_no_letter_lies_is_one_clear_line(shelf):
 
 
 async def test_a_replayed_letter_is_the_raw_record_again_with_a_mark_on_it(stream):
-    await _fill(stream, *(letter(stream.reviews, n, partition=n % 3) for n in range(30)))
+    own = (("koner-tenant", b"acme"),)  # the prefix is not ours alone
+    await _fill(stream, *(letter(stream.reviews, n, partition=n % 3, before=own) for n in range(30)))
     sent = await replay_dead_letters(stream.settings())
     assert (sent.selected, sent.sent, sent.already) == (30, 30, 0)
     assert sent.by_source == {stream.reviews: {"schema": 30}}
@@ -137,7 +142,7 @@ async def test_a_replayed_letter_is_the_raw_record_again_with_a_mark_on_it(strea
             b"key-%d" % (n % 3),
         )
         assert record.timestamp_ms == STAMP + n
-        assert record.headers == (("trace", b"%d" % n), ("koner-replayed", b"1"))
+        assert record.headers == (("trace", b"%d" % n), *own, ("koner-replayed", b"1"))
     assert [_offset(record) for record in records if record.partition == 0] == list(range(0, 30, 3))
 
 
@@ -156,6 +161,71 @@ async def test_what_was_replayed_is_not_replayed_again_unless_asked(stream):
     again = await replay_dead_letters(settings, Selection(reasons=frozenset({"schema"})), again=True)
     assert (again.sent, again.already) == (5, 0)
     assert len(await _read(stream, stream.reviews)) == 15
+
+
+async def test_of_several_letters_of_one_record_one_is_sent(stream):
+    settings = stream.settings()
+    again = [replace(letter(stream.reviews, 1), partition=n % 3) for n in range(6)]
+    await _fill(stream, *again, replace(letter(stream.reviews, 1, partition=1), partition=0))
+    planned = await replay_dead_letters(settings, dry_run=True)
+    assert (planned.selected, planned.sent, planned.already) == (7, 2, 5)
+    first = await replay_dead_letters(settings)
+    assert replace(first, dry_run=True) == planned
+    await _fill(stream, *again)
+    assert (await replay_dead_letters(settings)).sent == 0
+    (group,) = (await list_dead_letters(settings)).groups
+    assert (group.count, group.replayed) == (13, 13)
+    assert (await replay_dead_letters(settings, again=True)).sent == 2
+    assert len(await _read(stream, stream.reviews)) == 4
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"idempotence": False}, {"delivery": "exactly_once"}],
+    ids=["idempotent", "not-idempotent", "exactly-once"],
+)
+async def test_letters_that_their_topic_refuses_hold_up_no_others_and_are_told(kafka, options):
+    given = {"delivery": "at_least_once", "max_publish_bytes": 1_000, **options}  # several batches a partition
+    stream = await Stream(kafka.bootstrap_servers, options=given).create()
+    settings = stream.settings()
+    await configure(stream.bootstrap_servers, stream.reviews, **{"message.timestamp.before.max.ms": "7200000"})
+    old = {0, 16, 17, 29}
+    stamps = [STAMP - 86_400_000 if n in old else STAMP for n in range(30)]
+    letters = [letter(stream.reviews, n, partition=n % 2, key=b"k", timestamp_ms=stamps[n]) for n in range(30)]
+    await _fill(stream, *letters)
+    for sent, already in ((26, 0), (0, 26)):
+        done = await replay_dead_letters(settings)
+        assert (done.selected, done.sent, done.already) == (30, sent, already)
+        assert {(one.place.offset, one.topic, one.reason) for one in done.refused} == {
+            (n, stream.reviews, "InvalidTimestampError") for n in old
+        }
+    arrived = list(map(_offset, await _read(stream, stream.reviews)))
+    assert sorted(arrived) == sorted(set(range(30)) - old)
+    await configure(stream.bootstrap_servers, stream.reviews, **{"message.timestamp.before.max.ms": str(10**15)})
+    done = await replay_dead_letters(settings)
+    assert (done.sent, done.already, done.refused) == (4, 26, [])
+    assert sorted(map(_offset, await _read(stream, stream.reviews))) == list(range(30))
+
+
+async def test_numbers_of_letters_that_failed_are_used_again_but_never_those_that_the_broker_has():
+    numbers = TransactionManager(None, 0)
+    some, other = TopicPartition("reviews", 0), TopicPartition("reviews", 1)
+    numbers.increment_sequence_number(some, 5)
+    numbers.increment_sequence_number(other, 1)
+    failed = [(some, True), (other, True), *((some, has_failed) for has_failed in (True, False, True, True))]
+    sending_back._take_back_numbers(SimpleNamespace(_txn_manager=numbers), failed)
+    assert (numbers.sequence_number(some), numbers.sequence_number(other)) == (3, 0)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_a_marker_that_is_refused_is_one_clear_line(kafka, delivery):
+    stream = await Stream(kafka.bootstrap_servers, options={"delivery": delivery}).create()
+    await _fill(stream, *(letter(stream.reviews, n) for n in range(3)))
+    await configure(stream.bootstrap_servers, stream.dead_letters, **{"cleanup.policy": "compact"})
+    with pytest.raises(RecoveryError, match=f"^{stream.dead_letters}: refuses the note of what was sent"):
+        await replay_dead_letters(stream.settings())
 
 
 async def test_a_dry_run_tells_and_does_nothing(shelf):

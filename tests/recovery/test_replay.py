@@ -12,6 +12,7 @@ from brokers import Produced, create_topics, produce
 from fake_engine import POISON, FakeEngine
 from running import Stream, assert_order_per_key, coordinates, query, review, running, source_of
 
+from worker.audit.check import audit
 from worker.audit.reading import ReadingError
 from worker.ner.engine import ModelInfo
 from worker.recovery.errors import RecoveryError
@@ -129,6 +130,22 @@ async def test_an_enriched_topic_is_enriched_anew_and_keeps_its_raw_coordinates(
         assert output.value.count(b'"entities"') == 1
 
 
+async def test_dead_letters_of_a_replay_into_another_topic_say_so_and_are_not_taken_for_the_workers(stream):
+    other = f"{stream.name}.enriched.v2"
+    await create_topics(stream.bootstrap_servers, other, partitions=2)
+    await stream.produce_reviews([Produced(b"no json", key=b"k"), Produced(review(1), key=b"k")])
+    async with running(stream.settings()) as worker:
+        await worker.until(lambda: worker.value("koner_records_out_total") == 2)
+    done = await replay(stream.settings(), better(), Request(stream.reviews, output=other))
+    assert done.dead_letters == {"not_json": 1}
+    first, second = await stream.read_dead_letters()
+    assert "koner-replay" not in dict(first.headers)
+    assert dict(second.headers)["koner-replay"] == done.plan.group.encode()
+    report = await audit(stream.settings(), everything=True, allow_doubles=False)
+    assert report.clean
+    assert report.of_replays == 1
+
+
 async def test_an_enriched_record_that_fails_becomes_the_raw_record_among_the_dead_letters(plain):
     value = f'{{ "review_id": "1",\t"text": "{POISON}", "n": 1.50 }}\n'.encode()
     (produced,) = await plain.produce_reviews([Produced(value, key=b"k", headers=(("h", b"1"),), timestamp_ms=STAMP)])
@@ -169,6 +186,14 @@ async def test_a_range_can_be_a_time(real):
     assert done.enriched == 10
     found = {int(dict(output.headers)["h"]) for output in await real.read_enriched()}
     assert found == set(range(10, 20))
+
+
+async def test_a_range_may_begin_before_all_time(real):
+    await real.produce_reviews(_raw(3))
+    bounds = {"since": datetime(1, 1, 1, tzinfo=UTC), "until": datetime(1969, 12, 31, tzinfo=UTC)}
+    assert (await replay(real.settings(), better(), Request(real.reviews, **bounds))).enriched == 0
+    since = Request(real.reviews, since=bounds["since"])
+    assert (await replay(real.settings(), better(), since)).enriched == 3
 
 
 async def test_what_is_done_is_not_done_again_unless_asked_or_by_another_model(stream):

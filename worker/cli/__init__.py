@@ -4,6 +4,7 @@ What a program reads goes to stdout, as JSON; people's words, progress and logs 
 call is wrong, 1 anything else.
 """
 
+import os
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -17,10 +18,20 @@ from worker.cli.answers import WRONG_CALL
 
 def main() -> None:
     """Run the command line; the entry point of `koner`."""
+    _open_what_is_closed()
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, TextIOWrapper):  # Korean comes out whole under LANG=C too
             output.reconfigure(encoding="utf-8", errors="backslashreplace")
     koner()
+
+
+def _open_what_is_closed() -> None:
+    """Where the process was started without stdin, stdout or stderr, /dev/null takes the place before a socket does."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so this one's own
+            os.set_inheritable(null, True)
+            setattr(sys, name, os.fdopen(null, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
 def _root(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import typer
 
 WRONG_CALL = 2
 FAILED = 1
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal may obey: C0, DEL, C1
 
 
 @contextmanager
@@ -36,8 +38,9 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON on stdout."""
-    print(json.dumps(value, ensure_ascii=False, default=str))
+    """Print a value as one line of JSON on stdout; a terminal finds nothing to obey in it."""
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
 
 
 def answer(value: Any, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -84,8 +87,8 @@ def _cell(value: Any) -> str:
         case list():
             return ", ".join(_cell(one) for one in value)
         case dict():
-            return "; ".join(f"{name}: {_cell(one)}" for name, one in value.items())
-    return str(value)
+            return "; ".join(f"{_cell(name)}: {_cell(one)}" for name, one in value.items())
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from worker.cli.values import starts_of
 if TYPE_CHECKING:
     from worker.audit.report import Example, PartitionReport, Report
 
-SELDOM = ("tombstones", "pending", "trimmed", "gone", "absent", "outside")  # shown where there are such
+SELDOM = ("tombstones", "pending", "trimmed", "unsure", "gone", "absent", "outside")  # shown where there are such
 
 
 def verify(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from worker.recovery.letters import DeadLetter, Selection
 
+SHOWN = 10  # places in a line
 TO_READ_LETTERS = "Read on the dead-letter topic"
 Reasons = Annotated[
     list[str] | None,
@@ -146,7 +147,8 @@ def replay_letters(
         ]
         answer(sent.as_json(), rows, ("source", "reason", "would be sent" if dry_run else "sent"))
         if sent.already:
-            note(f"left out, as they were sent back before: {sent.already:,}; --again sends them once more")
+            more = "" if again else "; --again sends them once more"
+            note(f"left out, as they were sent back before: {sent.already:,}{more}")
         if sent.foreign:
             note(f"left where they are, of topics that are no source in these settings: {sent.foreign:,}")
         if sent.too_large:
@@ -156,6 +158,14 @@ def replay_letters(
             )
         if sent.selected < len(selection.places):
             note(f"places where no dead letter lies that is meant: {len(selection.places) - sent.selected:,}")
+        if sent.refused:
+            places = [f"{one.place.partition}@{one.place.offset}" for one in sent.refused[:SHOWN]]
+            topics = sorted({f"{one.topic} ({one.reason})" for one in sent.refused})
+            fail(
+                f"left where they are, refused by {', '.join(topics)}: {len(sent.refused):,}, at {', '.join(places)}"
+                f"{', …' if len(sent.refused) > SHOWN else ''}; check the topic's settings (compacted, it takes no "
+                "record without a key; message.timestamp.before.max.ms bounds timestamps) and the broker's log"
+            )
 
 
 def replay(

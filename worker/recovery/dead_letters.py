@@ -12,7 +12,7 @@ from worker.audit.reading import RangeReader, open_reader
 from worker.records import Origin
 from worker.recovery.errors import RecoveryError
 from worker.recovery.letters import EVERY, DeadLetter, Selection, format_time, read_dead_letter
-from worker.recovery.markers import Offsets, read_marker
+from worker.recovery.markers import Offsets, Origins, read_marker
 from worker.settings import Settings
 
 Progress = Callable[[int, int], None]
@@ -25,7 +25,7 @@ class Group:
     source: str  # the topic they came from
     reason: str
     count: int
-    replayed: int  # of them, those that were sent back to their topic
+    replayed: int  # of them, those whose record was sent back to its topic
     failed_again: int  # of them, those that had been replayed before they failed
     first: datetime | None  # when the earliest and the latest failed
     last: datetime | None
@@ -109,39 +109,49 @@ async def show_dead_letter(settings: Settings, partition: int, offset: int) -> D
 
 
 class Shelf:
-    """The dead-letter topic as it was when it was opened: which letters were replayed is known first."""
+    """The dead-letter topic as it was when it was opened: which records were replayed is known first.
+
+    A record has several letters where a worker, or `koner replay`, refused it several times: sent back is sent back.
+    """
 
     def __init__(self, reader: RangeReader, ranges: Mapping[TopicPartition, range], progress: Progress | None) -> None:
         self._reader = reader
         self._ranges = ranges
         self._progress = progress
-        self._replayed = {partition.partition: Offsets() for partition in ranges}
+        self._replayed = Origins()
         self._total = 2 * sum(map(len, ranges.values()))
         self._done = 0
         self.unreadable = 0
 
     @classmethod
     async def open(cls, reader: RangeReader, topic: str, progress: Progress | None) -> "Shelf":
-        """Look through the topic once for markers. Both readings count for `progress`."""
+        """Look through the topic for markers, then at the letters they speak of. `progress` gets each reading."""
         partitions = reader.partitions([topic])
         starts, ends = await reader.starts(partitions), await reader.ends(partitions, settled=True)
         ranges = {at: range(starts[at], max(starts[at], ends[at])) for at in partitions}
         shelf = cls(reader, ranges, progress)
-        async for records in reader.read(ranges):
+        noted = {at: Offsets() for at in partitions}
+        async for records in shelf._read(ranges):
             for record in records:
                 if is_marker(record.headers):
-                    read_marker(record, shelf._replayed[record.partition])
-            shelf._advance(shelf._done + len(records))
-        shelf._advance(shelf._total // 2)
+                    read_marker(record, noted[TopicPartition(record.topic, record.partition)])
+        told = {at: offsets.ranges for at, offsets in noted.items() if offsets.ranges}
+        spans = {at: range(max(starts[at], spoken[0][0]), spoken[-1][1] + 1) for at, spoken in told.items()}
+        shelf._total += sum(map(len, spans.values()))
+        async for records in shelf._read(spans):
+            for record in records:
+                letter = read_dead_letter(record)
+                if letter is not None and record.offset in noted[TopicPartition(record.topic, record.partition)]:
+                    shelf._replayed.add(letter.source)
         return shelf
 
     def was_replayed(self, letter: DeadLetter) -> bool:
-        """Whether the letter was sent back before the shelf was opened."""
-        return letter.place.offset in self._replayed[letter.place.partition]
+        """Whether the letter's record was sent back before the shelf was opened, by this letter or another."""
+        return letter.source in self._replayed
 
     async def letters(self) -> AsyncIterator[list[DeadLetter]]:
         """Hand out the letters, in lists of one partition each, in offset order of it."""
-        async for records in self._reader.read(self._ranges):
+        async for records in self._read(self._ranges):
             letters = []
             for record in records:
                 letter = read_dead_letter(record)
@@ -150,8 +160,14 @@ class Shelf:
                 elif not is_marker(record.headers):
                     self.unreadable += 1
             yield letters
+
+    async def _read(self, ranges: Mapping[TopicPartition, range]) -> AsyncIterator[list[Any]]:
+        """Read ranges and tell how far it is; offsets that hold no record count at the end."""
+        end = self._done + sum(map(len, ranges.values()))
+        async for records in self._reader.read(ranges):
+            yield records
             self._advance(self._done + len(records))
-        self._advance(self._total)
+        self._advance(end)
 
     def _advance(self, done: int) -> None:
         self._done = done

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.audit.coordinates import REASON_HEADER
+from worker.audit.coordinates import REASON_HEADER, read_letter_headers
 from worker.records import Origin
 from worker.stream.work import Headers
 
 REPLAYED_HEADER = "koner-replayed"
-OUR_PREFIX = "koner-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class DeadLetter:
     replays: int  # how often it had been replayed when it failed
     key: bytes | None
     value: bytes
-    headers: Headers  # the raw record's own, without any of ours
+    headers: Headers  # the raw record's own, but for how often it was replayed
     timestamp: int  # milliseconds since the epoch, the raw record's own
 
     @property
@@ -84,26 +83,21 @@ EVERY = Selection()
 
 def read_dead_letter(record: Any) -> DeadLetter | None:
     """Read a record of the dead-letter topic; None where its headers, or a missing value, say it is no dead letter."""
-    headers = list(record.headers)
-    names = [name for name, _ in headers]
-    if REASON_HEADER not in names or record.value is None:
+    read = read_letter_headers(record.headers)
+    if read is None or not read.source.topic or record.value is None:
         return None
     # The raw record's headers come first, and may hold names of ours: the last of a name counts.
-    ours = {name: value or b"" for name, value in headers}
-    try:
-        source = Origin(ours["koner-topic"].decode(), int(ours["koner-partition"]), int(ours["koner-offset"]))
-    except (KeyError, ValueError):
-        return None
+    ours = {name: value or b"" for name, value in record.headers}
     return DeadLetter(
         Origin(record.topic, record.partition, record.offset),
-        source,
+        read.source,
         ours[REASON_HEADER].decode(errors="replace"),
         ours.get("koner-detail", b"").decode(errors="replace"),
         _read_time(ours.get("koner-failed-at", b"")),
         _read_count(ours.get(REPLAYED_HEADER, b"")),
         record.key,
         record.value,
-        [header for header in headers if not header[0].startswith(OUR_PREFIX)],
+        [header for header in read.carried if header[0] != REPLAYED_HEADER],
         record.timestamp,
     )
 

@@ -6,12 +6,14 @@ and no `koner-reason`; its value is a JSON object: `{"offsets": [[first, last], 
 """
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
 
 from worker.audit.coordinates import MARKER_HEADER
+from worker.records import Origin
 from worker.stream.outputs import rfc3339_now
 
 MARKER_HEADERS = [(MARKER_HEADER, b"replayed")]
@@ -45,6 +47,20 @@ class Offsets:
     def ranges(self) -> Sequence[tuple[int, int]]:
         """First and last of each range, ascending, apart from each other."""
         return list(zip(self._firsts, self._lasts, strict=True))
+
+
+class Origins:
+    """A set of records' coordinates."""
+
+    def __init__(self) -> None:
+        self._offsets: defaultdict[tuple[str, int], Offsets] = defaultdict(Offsets)
+
+    def __contains__(self, origin: Origin) -> bool:
+        return origin.offset in self._offsets.get((origin.topic, origin.partition), ())
+
+    def add(self, origin: Origin) -> None:
+        """Add a record."""
+        self._offsets[origin.topic, origin.partition].add(origin.offset, origin.offset)
 
 
 def marker(offsets: Iterable[int]) -> bytes:

@@ -40,6 +40,11 @@ _OF_THE_PRODUCER = (
 )
 
 
+def refuses_records(error: BaseException) -> bool:
+    """Whether a broker refused a batch for good for what it holds, and not for who produced it."""
+    return isinstance(error, BrokerResponseError) and not error.retriable and not isinstance(error, _OF_THE_PRODUCER)
+
+
 class BatchRefused(Exception):
     """The broker refused a batch for good: `records` of them, of `size` bytes together before compression."""
 
@@ -141,7 +146,7 @@ class Deliveries:
         except (MessageSizeTooLargeError, RecordListTooLargeError):
             raise TooLarge(destination.topic, len(outputs), size if len(outputs) > 1 else outputs[0].size) from None
         except BrokerResponseError as error:
-            if error.retriable or isinstance(error, _OF_THE_PRODUCER):
+            if not refuses_records(error):
                 raise
             reason = type(error).__name__
             if len(outputs) > 1:
