@@ -148,6 +148,18 @@ def test_a_student_keeps_the_layers_named_and_learns_from_its_teacher(trained, d
     assert scores.micro.f1 > 0.5
 
 
+def test_a_student_keeps_a_share_of_the_weights_it_began_with(trained, data, tmp_path):
+    recipe = student_recipe(tmp_path)
+    started = CharacterTagger.from_folder(trained[0].folder).moves[0].detach()
+    moves = {}
+    for share in (0.0, 0.25):
+        recipe.write_text(recipe.read_text("utf-8").replace("start_share = 0.0", f"start_share = {share}"), "utf-8")
+        result = train(recipe, tmp_path / f"of-{share}", data=data, teachers=[trained[0].folder])
+        moves[share] = CharacterTagger.from_folder(result.folder).moves[0].detach()
+    torch.testing.assert_close(moves[0.25], 0.75 * moves[0.0] + 0.25 * started, atol=2e-4, rtol=0)
+    assert (moves[0.0] - started).abs().max() > 0.05
+
+
 def test_a_recipe_trains_its_teachers_first_each_of_them_once(data, tmp_path, caplog):
     student = student_recipe(tmp_path)
     last = tmp_path / "last.toml"
@@ -305,7 +317,7 @@ def student_recipe(folder, layers=(1,)):
     (folder / "tiny.toml").write_text(RECIPE.read_text("utf-8"), "utf-8")
     head, _, rest = RECIPE.read_text("utf-8").partition("[model]")
     rest = rest.partition("[data]")[2].replace("unlabelled_reviews = 0", "unlabelled_reviews = 5")
-    keys = f'recipes = ["tiny.toml"]\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 1.0\ndoubt = 0.05\n\n'
-    teacher = "[teacher]\n" + keys + "[data]"
+    keys = f'recipes = ["tiny.toml"]\nlayers = {list(layers)}\nweight = 0.5\ntemperature = 1.0\n'
+    teacher = f"[teacher]\n{keys}start_share = 0.0\ndoubt = 0.05\n\n[data]"
     (folder / "student.toml").write_text(head + teacher + rest, "utf-8")
     return folder / "student.toml"

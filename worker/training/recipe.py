@@ -53,6 +53,7 @@ class TeacherRecipe:
     layers: list[int]  # of the first teacher's encoder, that the student keeps
     weight: float  # of the teachers' labels in the loss, the mean of their probabilities; the data's own have 1
     temperature: float  # that both sides' logits are divided by; 1 with a CRF
+    start_share: float  # of the weights that it begins with, in the mean with those learned; 0 for the latter alone
     doubt: float  # projected labels to which the teachers give a lower probability are left out of the loss; 0 for none
 
 
@@ -111,6 +112,8 @@ def read_recipe(path: Path) -> Recipe:
         raise ValueError(
             f"{path}: teacher.temperature is {recipe.teacher.temperature}; with loop.transition_rate it must be 1"
         )
+    if recipe.teacher and not 0 <= recipe.teacher.start_share < 1:
+        raise ValueError(f"{path}: teacher.start_share is {recipe.teacher.start_share}; it must be in [0, 1)")
     for name in _FRACTIONS:
         if not 0 <= getattr(recipe.loop, name) < 1:
             raise ValueError(f"{path}: loop.{name} is {getattr(recipe.loop, name)}; it must be in [0, 1)")

