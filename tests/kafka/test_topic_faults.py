@@ -186,7 +186,10 @@ async def test_a_record_that_the_output_topic_refuses_for_good_stops_the_worker_
     async with at_work(streams, FakeEngine) as workers:
         for stream, worker in zip(streams, workers, strict=True):
             line = await ending(worker, 30)
-            assert f"{stream.enriched}: refuses what comes of {stream.reviews}[0] at offset 50 (UnknownError)" in line
+            assert (
+                f"{stream.enriched}: refuses what comes of {stream.reviews}[0] at offset 50 (InvalidRecordError)"
+                in line
+            )
     for stream in streams:
         assert (await committed(stream))[0] <= 50
         await configure(kafka.bootstrap_servers, stream.enriched, **{"cleanup.policy": "delete"})

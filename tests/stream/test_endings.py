@@ -8,12 +8,14 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
+    CorruptRecordException,
     InvalidTimestampError,
     InvalidTxnState,
     KafkaStorageError,
     OutOfOrderSequenceNumber,
     ProducerFenced,
     TopicAuthorizationFailedError,
+    UnknownError,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.produce import ProduceRequest
@@ -24,13 +26,11 @@ from running import Stream, review, running
 
 from worker.observe.metrics import Metrics
 from worker.settings import SettingsError, Source
-from worker.stream.delivery import Deliveries, SizeLimits
+from worker.stream.delivery import Deliveries, InvalidRecordError, SizeLimits
 from worker.stream.work import Output, Partition
 
-INVALID_RECORD = 87  # which aiokafka does not know
 
-
-@pytest.mark.parametrize("code", [INVALID_RECORD, InvalidTimestampError.errno])
+@pytest.mark.parametrize("code", [InvalidRecordError.errno, InvalidTimestampError.errno])
 async def test_a_record_that_the_broker_refuses_for_good_is_found_and_named(embedded, monkeypatch, code):
     stream = await Stream(
         embedded.bootstrap_servers, options={"session_timeout_seconds": 2.0, "idempotence": False}
@@ -59,7 +59,15 @@ def keyless(batch: bytes) -> bool:
 
 @pytest.mark.parametrize(
     "error",
-    [KafkaStorageError, InvalidTxnState, OutOfOrderSequenceNumber, ProducerFenced, TopicAuthorizationFailedError],
+    [
+        UnknownError,
+        CorruptRecordException,
+        KafkaStorageError,
+        InvalidTxnState,
+        OutOfOrderSequenceNumber,
+        ProducerFenced,
+        TopicAuthorizationFailedError,
+    ],
 )
 async def test_what_is_not_the_records_fault_is_left_to_others(error):
     partition = Partition(

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     BrokerResponseError,
     ConcurrentTransactions,
+    CorruptRecordException,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     InvalidTxnState,
@@ -17,7 +18,9 @@ from aiokafka.errors import (
     OutOfOrderSequenceNumber,
     RecordListTooLargeError,
     TransactionCoordinatorFenced,
+    UnknownError,
     UnknownProducerId,
+    kafka_errors,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 
@@ -27,22 +30,34 @@ from worker.stream.errors import StreamError
 from worker.stream.permission import NO_PERMISSION
 from worker.stream.work import Output
 
-# What the broker says of a producer or its rights, and not of the records in a batch.
-_OF_THE_PRODUCER = (
+
+class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
+    """A batch holds a record that the topic takes from nobody; aiokafka has no class for it, and calls it unknown."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+
+
+kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
+
+# What the broker says of itself, the way to it, a producer or its rights, and not of the records in a batch.
+_OF_OTHERS = (
     *NO_PERMISSION,
     ConcurrentTransactions,
+    CorruptRecordException,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     InvalidTxnState,
     OutOfOrderSequenceNumber,
     TransactionCoordinatorFenced,
+    UnknownError,
     UnknownProducerId,
 )
 
 
 def refuses_records(error: BaseException) -> bool:
-    """Whether a broker refused a batch for good for what it holds, and not for who produced it."""
-    return isinstance(error, BrokerResponseError) and not error.retriable and not isinstance(error, _OF_THE_PRODUCER)
+    """Whether a broker refused a batch for good for what it holds."""
+    return isinstance(error, BrokerResponseError) and not error.retriable and not isinstance(error, _OF_OTHERS)
 
 
 class BatchRefused(Exception):
