@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.answers import WRONG_CALL, answer, clear_errors, details, fail, progress_in_offsets
+from worker.cli.answers import WRONG_CALL, answer, clear_errors, details, fail, note, progress_in_offsets
 from worker.cli.cluster import ask_cluster
 from worker.cli.loading import quiet_logs, settings_of
 from worker.cli.options import Config, Servers
@@ -79,6 +79,11 @@ def verify(
         columns = ("partition", "raw", "enriched", "dead letters", *seldom, "faults")
         answer(report.as_json(), [_row(partition) for partition in report.partitions], columns)
         details(_examples(report), ("fault", "raw record", "output", "what"))
+        if report.counts["unsure"]:
+            note(
+                f"of {report.counts['unsure']:,} records without an output nothing is left that would tell whether "
+                "retention deleted it or it is missing"
+            )
         if not report.clean:
             fail(f"not clean: {_sum_up(report)}")
 
