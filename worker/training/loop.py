@@ -87,7 +87,7 @@ class Trainer:
         if not path.exists():
             return False
         stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        others = sorted({name for name, _ in stored["made_from"].items() ^ self._made_from.items()})
+        others = sorted({name for name, _ in stored.get("made_from", {}).items() ^ self._made_from.items()})
         if others:
             raise ValueError(f"{folder}: holds a run on another {', '.join(others)}; choose another folder")
         self._model.load_state_dict(stored["model"])

@@ -130,6 +130,7 @@ def _trained(recipe: Path, hashes: Mapping[str, str], inputs: _Inputs) -> Path:
     if (folder / ONNX_WEIGHTS).exists():
         made_from = json.loads((folder / "config.json").read_text("utf-8"))["trained_on"]
         wanted = {"recipe": read_recipe(recipe).sha256} | _named(hashes)
+        wanted |= {"base": _sha256(inputs.base)} if inputs.base else {}
         others = sorted(name for name, digest in wanted.items() if made_from.get(name, digest) != digest)
         if others:
             raise ValueError(f"{folder}: is a teacher made from another {', '.join(others)}; choose another folder")
