@@ -1,6 +1,5 @@
 """`koner train --from`: further training of a model folder on a user's own texts, marked for labels of their own."""
 
-import hashlib
 import json
 import logging
 import time
@@ -32,7 +31,7 @@ from worker.training.own_lines import OwnText, read_own_lines, stretches
 from worker.training.queries import QueryWords, make_queries, read_words
 from worker.training.recipe import LoopRecipe
 from worker.training.reviews import make_reviews
-from worker.training.run import RUN_FOLDER, code_sha256
+from worker.training.run import RUN_FOLDER, code_sha256, file_sha256
 from worker.training.start import Start, start_from
 from worker.training.tagging import Forward, predictor, torch_forward
 
@@ -110,10 +109,10 @@ def train_further(
         raise ValueError(f"{out}: is the model to begin from; choose another folder")
     own, not_taught = read_own_lines(data, plan.fold, plan.labels.marked)
     made_from = {
-        "data": _sha256(data),
-        "labels": _sha256(labels),
+        "data": file_sha256(data),
+        "labels": file_sha256(labels),
         "code": code_sha256(),
-        "from": _sha256(plan.folder / WEIGHTS),
+        "from": file_sha256(plan.folder / WEIGHTS),
     }
     run = out / RUN_FOLDER
     if run.exists() and not resume:
@@ -323,7 +322,3 @@ def _agreement(
         )
     micro = score_spans(others, kept).micro
     return micro.f1 if micro.true + micro.found else 1.0
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -129,8 +129,11 @@ def gather(
         kept_aside=tuple(with_fine[index] for index in kept_aside),
         texts=_vocabulary_texts(train, dev, multiconer, reviews, utterances),
         hashes={
-            **{path.name: _sha256(path.read_bytes()) for path in [*map(folder.joinpath, FILES), *marked]},
-            "held out": _sha256("\n".join(sorted(held_out)).encode()),
+            **{
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in [*map(folder.joinpath, FILES), *marked]
+            },
+            "held out": hashlib.sha256("\n".join(sorted(held_out)).encode()).hexdigest(),
         },
     )
 
@@ -160,10 +163,6 @@ def _held_out(folder: Path) -> frozenset[str]:
 def _keys(path: Path) -> frozenset[str]:
     with path.open(encoding="utf-8") as lines:
         return frozenset(_key(json.loads(line)["text"]) for line in lines)
-
-
-def _sha256(of: bytes) -> str:
-    return hashlib.sha256(of).hexdigest()
 
 
 def _key(text: str) -> str:

